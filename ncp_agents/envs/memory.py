@@ -1,0 +1,97 @@
+"""Small tasks that an agent without memory cannot solve, for tests and examples.
+
+Importing this module registers `CartPoleNoVel-v1` with Gymnasium.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+CART_POLE_MAX_STEPS = 500  # as CartPole-v1
+
+
+class CartPoleNoVel(CartPoleEnv):
+    """`CartPole-v1` without its velocities: the agent must work them out from what it saw before.
+
+    Observations are (2,) float32: the cart's position in m and the pole's angle in rad. Reward 1
+    a step, at most 500 steps. The best policy without memory keeps the pole up for about 50.
+
+    Source: Wierstra et al. 2007, "Solving Deep Memory POMDPs with Recurrent Policy Gradients".
+    """
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
+        full = self.observation_space
+        assert isinstance(full, spaces.Box)
+        self.observation_space = spaces.Box(_without_velocities(full.low), _without_velocities(full.high))
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self._steps = 0
+        observation, info = super().reset(seed=seed, options=options)
+        return _without_velocities(observation), info
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, _, info = super().step(action)
+        self._steps += 1
+        truncated = self._steps >= CART_POLE_MAX_STEPS
+        return _without_velocities(observation), float(reward), terminated, truncated, info
+
+
+class RecallEnv(gymnasium.Env[np.ndarray, np.int64]):
+    """Repeat after `delay` steps what was shown at the first.
+
+    Observations are (cues + 1,) float32: a cue as one of `cues` ones at first, zeros while
+    waiting, and a one in the last place when the answer is due. The action given then earns
+    reward 1 if it is the cue's index, and the episode ends after `delay + 1` steps. Other actions
+    do nothing. Guessing earns 1 / cues on average; with memory, 1.
+
+    Raises:
+        ValueError: delay below 1 or cues below 2.
+    """
+
+    def __init__(self, delay: int = 3, cues: int = 2) -> None:
+        if delay < 1:
+            raise ValueError(f"delay is {delay}, expected >= 1: the steps from the cue to the answer")
+        if cues < 2:
+            raise ValueError(f"cues is {cues}, expected >= 2: with one cue nothing is to be recalled")
+        self.delay = delay
+        self.cues = cues
+        self.observation_space = spaces.Box(0.0, 1.0, (cues + 1,), np.float32)
+        self.action_space = spaces.Discrete(cues)
+        self._cue = 0
+        self._step = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._cue = int(self.np_random.integers(self.cues))
+        self._step = 0
+        return self._observation(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        terminated = self._step == self.delay
+        reward = float(terminated and action == self._cue)
+        self._step += 1
+        return self._observation(), reward, terminated, False, {}
+
+    def _observation(self) -> np.ndarray:
+        observation = np.zeros(self.cues + 1, np.float32)
+        if self._step == 0:
+            observation[self._cue] = 1.0
+        elif self._step == self.delay:
+            observation[-1] = 1.0
+        return observation
+
+
+def _without_velocities(state: np.ndarray) -> np.ndarray:
+    return state[[0, 2]]  # of (position, velocity, angle, angular velocity)
+
+
+gymnasium.register("CartPoleNoVel-v1", entry_point=CartPoleNoVel)

@@ -1,0 +1,31 @@
+"""A circuit from plain data, the way recipes, YAML files and `policy_kwargs` spell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ncp_agents.names import look_up
+from ncp_agents.torch import CfC
+from ncp_agents.wirings import Wiring, wiring_from_config
+
+CELLS = {"cfc": CfC}
+
+WiringLike = Wiring | dict[str, Any] | int
+"""A wiring, its config such as {"kind": "AutoNCP", "units": 64, "output_size": 16}, or the number
+of neurons of a dense circuit."""
+
+
+def make_circuit(input_size: int, wiring: WiringLike, cell: str = "cfc", **kwargs: Any) -> CfC:
+    """A circuit that reads `input_size` features.
+
+    A dense CfC circuit has no backbone unless `kwargs`, the layer's own arguments, ask for one.
+    A given `Wiring` is left as it is: the circuit builds a copy.
+    """
+    layer = look_up("cell", cell, CELLS)
+    if isinstance(wiring, int):
+        kwargs = {"backbone_layers": 0, **kwargs}
+        return layer(input_size, wiring, **kwargs)
+    config = wiring.get_config() if isinstance(wiring, Wiring) else wiring
+    kind = type(wiring) if isinstance(wiring, Wiring) else None
+    copy = kind.from_config(config) if kind else wiring_from_config(config)
+    return layer(input_size, copy, **kwargs)

@@ -1,0 +1,266 @@
+"""Recurrent policies for sb3-contrib's RecurrentPPO, with a circuit where it has an LSTM."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    create_mlp,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from ncp_agents.names import look_up
+from ncp_agents.sb3.circuits import WiringLike, make_circuit
+from ncp_agents.sb3.encoders import CompactCNN
+
+CriticReads = Literal["circuit+encoder", "circuit", "encoder"]
+CRITIC_READS: tuple[CriticReads, ...] = ("circuit+encoder", "circuit", "encoder")
+
+
+class MlpNcpPolicy(RecurrentActorCriticPolicy):
+    """Actor and critic around one circuit, for observations that are vectors.
+
+        observation → encoder → circuit → motor neurons → actor
+                         └────────→ all neurons, features → critic
+
+    Axes: B sequences (or environments), T steps, I features, N neurons, M motor neurons.
+
+    Args:
+        observation_space, action_space, lr_schedule, and all arguments of stable-baselines3's
+            `ActorCriticPolicy`; net_arch gives hidden layers after the circuit, none by default.
+        wiring: a `Wiring`, its config such as {"kind": "AutoNCP", "units": 32, "output_size": 8},
+            or the number of neurons of a dense circuit.
+        cell: "cfc".
+        critic: what the critic reads: "circuit+encoder" (all neurons and the features they see: the
+            value is easier to learn when it need not pass the circuit), "circuit" or "encoder".
+        circuit_kwargs: further arguments of the circuit's layer, such as {"mode": "no_gate"}.
+
+    The state is the pair (h, c) of shape (1, B, N) that sb3-contrib expects; c is the memory cell's
+    with `circuit_kwargs={"mixed_memory": True}` and stays zero otherwise. The circuit keeps its own
+    initialisation: `ortho_init` concerns the encoder and the layers after the circuit.
+
+    Raises:
+        ValueError: unknown names; an observation space that does not fit the encoder.
+    """
+
+    default_wiring: WiringLike = {"kind": "AutoNCP", "units": 32, "output_size": 8}
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        *args: Any,
+        wiring: WiringLike | None = None,
+        cell: str = "cfc",
+        critic: CriticReads = "circuit+encoder",
+        circuit_kwargs: dict[str, Any] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.wiring = self.default_wiring if wiring is None else wiring
+        self.cell = cell
+        self.critic_reads = look_up("critic", critic, CRITIC_READS)
+        self.circuit_kwargs = circuit_kwargs or {}
+        if net_arch is None:
+            net_arch = []
+        # eps as in PPO's reference implementation (openai/baselines), which Adam on small
+        # advantage-normalised gradients needs.
+        optimizer_kwargs = {"eps": 1e-5, **(optimizer_kwargs or {})}
+        # RecurrentActorCriticPolicy.__init__ would only add LSTMs to what its parent builds.
+        ActorCriticPolicy.__init__(
+            self,
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch,
+            activation_fn,
+            *args,
+            features_extractor_class=features_extractor_class,
+            optimizer_kwargs=optimizer_kwargs,
+            **kwargs,
+        )
+
+    def _build_mlp_extractor(self) -> None:
+        """The circuit and what follows it; called before the heads and the optimizer are made."""
+        self.circuit = make_circuit(
+            self.features_dim, self.wiring, self.cell, **self.circuit_kwargs
+        )
+        neurons = self.circuit.state_size
+        critic_inputs = {
+            "circuit+encoder": neurons + self.features_dim,
+            "circuit": neurons,
+            "encoder": self.features_dim,
+        }[self.critic_reads]
+        self.mlp_extractor = ActorCriticLayers(
+            self.circuit.output_size, critic_inputs, self.net_arch, self.activation_fn
+        )
+        self.lstm_hidden_state_shape = (1, 1, neurons)
+
+    @property
+    def lstm_actor(self) -> CircuitShape:
+        """What RecurrentPPO asks for to make room for states."""
+        return CircuitShape(1, self.circuit.state_size, self.circuit.input_size)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = ActorCriticPolicy._get_constructor_parameters(self)
+        data.update(
+            wiring=self.wiring,
+            cell=self.cell,
+            critic=self.critic_reads,
+            circuit_kwargs=self.circuit_kwargs,
+        )
+        return data
+
+    def _run_circuit(
+        self, features: Tensor, states: tuple[Tensor, ...], episode_starts: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """features (B * T, I), sequence after sequence, states a pair of (1, B, N), episode_starts
+        (B * T,) → all neurons (B * T, N) and the new pair."""
+        h, c = states[0][0], states[1][0]
+        sequences = h.shape[0]
+        neurons, state = self.circuit.states(
+            features.reshape(sequences, -1, features.shape[-1]),
+            (h, c) if self.circuit.use_mixed else h,
+            resets=episode_starts.reshape(sequences, -1) > 0.5,
+        )
+        h, c = state if isinstance(state, tuple) else (state, c)
+        return neurons.flatten(0, 1), (h[None], c[None])
+
+    def _actor(self, neurons: Tensor) -> Distribution:
+        motor = neurons[:, self.circuit.output_slice]
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
+
+    def _critic(self, neurons: Tensor, features: Tensor) -> Tensor:
+        if self.critic_reads == "encoder":
+            inputs = features
+        elif self.critic_reads == "circuit":
+            inputs = neurons
+        else:
+            inputs = torch.cat([neurons, features], -1)
+        return self.value_net(self.mlp_extractor.forward_critic(inputs))
+
+    def _both_features(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        """The actor's and the critic's, the same unless share_features_extractor is off."""
+        features = self.extract_features(obs)
+        return features if isinstance(features, tuple) else (features, features)
+
+    def forward(
+        self,
+        obs: Tensor,
+        lstm_states: RNNStates,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        """→ actions (B, …), values (B, 1), log-probabilities (B,) and the new states."""
+        features, critic_features = self._both_features(obs)
+        neurons, states = self._run_circuit(features, lstm_states.pi, episode_starts)
+        distribution = self._actor(neurons)
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob = distribution.log_prob(actions)
+        values = self._critic(neurons, critic_features)
+        assert self.action_space.shape is not None
+        actions = actions.reshape((-1, *self.action_space.shape))
+        return actions, values, log_prob, RNNStates(states, states)
+
+    def get_distribution(
+        self, obs: Tensor, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
+    ) -> tuple[Distribution, tuple[Tensor, ...]]:
+        features, _ = self._both_features(obs)
+        neurons, states = self._run_circuit(features, lstm_states, episode_starts)
+        return self._actor(neurons), states
+
+    def predict_values(
+        self, obs: Tensor, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
+    ) -> Tensor:
+        features, critic_features = self._both_features(obs)
+        neurons, _ = self._run_circuit(features, lstm_states, episode_starts)
+        return self._critic(neurons, critic_features)
+
+    def evaluate_actions(
+        self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """obs (B * T, …) and actions (B * T, …), sequence after sequence
+        → values (B * T, 1), log-probabilities (B * T,), entropies (B * T,) or None."""
+        features, critic_features = self._both_features(obs)
+        neurons, _ = self._run_circuit(features, lstm_states.pi, episode_starts)
+        distribution = self._actor(neurons)
+        values = self._critic(neurons, critic_features)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+
+class CnnNcpPolicy(MlpNcpPolicy):
+    """`MlpNcpPolicy` for images, with a convolutional encoder (`CompactCNN` unless told)."""
+
+    default_wiring: WiringLike = {"kind": "AutoNCP", "units": 64, "output_size": 16}
+
+    def __init__(
+        self,
+        *args: Any,
+        features_extractor_class: type[BaseFeaturesExtractor] = CompactCNN,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class MultiInputNcpPolicy(MlpNcpPolicy):
+    """`MlpNcpPolicy` for dict observations, each entry encoded by stable-baselines3's
+    `CombinedExtractor`."""
+
+    default_wiring: WiringLike = CnnNcpPolicy.default_wiring
+
+    def __init__(
+        self,
+        *args: Any,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class CircuitShape(NamedTuple):
+    """What sb3-contrib reads off an LSTM."""
+
+    num_layers: int
+    hidden_size: int
+    input_size: int
+
+
+class ActorCriticLayers(nn.Module):
+    """Hidden layers between circuit and heads, of unequal inputs: motor neurons for the actor, what
+    the critic reads for the critic."""
+
+    def __init__(
+        self,
+        actor_inputs: int,
+        critic_inputs: int,
+        net_arch: list[int] | dict[str, list[int]],
+        activation_fn: type[nn.Module],
+    ) -> None:
+        super().__init__()
+        if not isinstance(net_arch, dict):
+            net_arch = {"pi": net_arch, "vf": net_arch}
+        actor, critic = net_arch.get("pi", []), net_arch.get("vf", [])
+        self.policy_net = nn.Sequential(*create_mlp(actor_inputs, -1, actor, activation_fn))
+        self.value_net = nn.Sequential(*create_mlp(critic_inputs, -1, critic, activation_fn))
+        self.latent_dim_pi = actor[-1] if actor else actor_inputs
+        self.latent_dim_vf = critic[-1] if critic else critic_inputs
+
+    def forward_actor(self, motor: Tensor) -> Tensor:
+        return self.policy_net(motor)
+
+    def forward_critic(self, inputs: Tensor) -> Tensor:
+        return self.value_net(inputs)

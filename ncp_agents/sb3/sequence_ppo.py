@@ -1,0 +1,192 @@
+"""RecurrentPPO that trains on whole sequences, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.utils import explained_variance
+from torch import Tensor
+
+from ncp_agents.sb3.policies import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy
+
+
+class SequencePPO(RecurrentPPO):
+    """RecurrentPPO whose minibatches are whole sequences of some environments.
+
+    sb3-contrib cuts each minibatch at every episode boundary, pads the pieces to the longest, and
+    steps an LSTM through them in Python where an episode starts. Here a minibatch is a set of
+    equally long sequences, one run of the rollout each, and the circuit forgets inside the scan
+    where an episode starts: nothing is padded, and no step is looped over in Python.
+
+    Args: those of RecurrentPPO, and
+        batch_size: samples a minibatch, a multiple of sequence_length.
+        sequence_length: steps a sequence, a divisor of n_steps; None takes n_steps. Each sequence
+            starts from the state that the rollout had there.
+
+    Raises:
+        ValueError: sizes that do not divide.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        **RecurrentPPO.policy_aliases,
+        "MlpNcpPolicy": MlpNcpPolicy,
+        "CnnNcpPolicy": CnnNcpPolicy,
+        "MultiInputNcpPolicy": MultiInputNcpPolicy,
+    }
+
+    def __init__(
+        self, *args: Any, sequence_length: int | None = None, **kwargs: Any
+    ) -> None:
+        self.sequence_length = sequence_length
+        super().__init__(*args, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        length = self.sequence_length or self.n_steps
+        sequences = self.n_steps // length * self.n_envs
+        if self.n_steps % length:
+            raise ValueError(
+                f"sequence_length is {length}, expected a divisor of n_steps = {self.n_steps}"
+            )
+        if self.batch_size is None:
+            self.batch_size = sequences * length
+        if self.batch_size % length or sequences % (self.batch_size // length):
+            raise ValueError(
+                f"batch_size is {self.batch_size}, expected {length} (steps a sequence) times a "
+                f"divisor of {sequences} (sequences a rollout: {self.n_envs} environments, "
+                f"{self.n_steps} steps)"
+            )
+
+    def _minibatches(self) -> Iterator[dict[str, Any]]:
+        """One epoch of the rollout, in whole sequences and random order.
+
+        Axes: B sequences, T steps; everything is flat, (B * T, …), sequence after sequence.
+        """
+        buffer = self.rollout_buffer
+        length = self.sequence_length or self.n_steps
+        assert self.batch_size is not None
+        size = self.batch_size // length
+        starts = np.arange(0, self.n_steps, length)
+        sequences = np.stack(np.meshgrid(starts, np.arange(self.n_envs), indexing="ij"), -1)
+        order = np.random.permutation(sequences.reshape(-1, 2))
+        steps = np.arange(length)
+        for first in range(0, len(order), size):
+            start, env = order[first : first + size].T
+            rows, columns = start[:, None] + steps, env[:, None]  # (B, T), (B, 1)
+
+            def flat(values: np.ndarray, rows=rows, columns=columns) -> Tensor:
+                picked = values[rows, columns]
+                return torch.as_tensor(
+                    picked.reshape(-1, *picked.shape[2:]), device=self.device
+                )
+
+            def state(values: np.ndarray, start=start, env=env) -> Tensor:
+                # (n_steps, layers, n_envs, N) → (layers, B, N)
+                picked = values[start, :, env].swapaxes(0, 1)
+                return torch.as_tensor(np.ascontiguousarray(picked), device=self.device)
+
+            observations = buffer.observations
+            actions = flat(buffer.actions)
+            if isinstance(self.action_space, spaces.Discrete):
+                actions = actions.long().flatten()
+            yield {
+                "observations": (
+                    {key: flat(values) for key, values in observations.items()}
+                    if isinstance(observations, dict)
+                    else flat(observations)
+                ),
+                "actions": actions,
+                "old_values": flat(buffer.values),
+                "old_log_prob": flat(buffer.log_probs),
+                "advantages": flat(buffer.advantages),
+                "returns": flat(buffer.returns),
+                "states": RNNStates(
+                    (state(buffer.hidden_states_pi), state(buffer.cell_states_pi)),
+                    (state(buffer.hidden_states_vf), state(buffer.cell_states_vf)),
+                ),
+                "episode_starts": flat(buffer.episode_starts),
+            }
+
+    def train(self) -> None:
+        """Update the policy from the rollout, as PPO does (Schulman et al. 2017)."""
+        policy = self.policy
+        policy.set_training_mode(True)
+        self._update_learning_rate(policy.optimizer)
+        clip_range = self.clip_range(self._current_progress_remaining)
+        clip_range_vf = (
+            self.clip_range_vf(self._current_progress_remaining) if self.clip_range_vf else None
+        )
+        records: list[tuple[float, ...]] = []
+        stop = False
+        for _ in range(self.n_epochs):
+            for batch in self._minibatches():
+                values, log_prob, entropy = policy.evaluate_actions(
+                    batch["observations"],
+                    batch["actions"],
+                    batch["states"],
+                    batch["episode_starts"],
+                )
+                values = values.flatten()
+                advantages = batch["advantages"]
+                if self.normalize_advantage:
+                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+                log_ratio = log_prob - batch["old_log_prob"]
+                ratio = log_ratio.exp()
+                clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+                policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+                if clip_range_vf is not None:
+                    old = batch["old_values"]
+                    values = old + (values - old).clamp(-clip_range_vf, clip_range_vf)
+                value_loss = F.mse_loss(batch["returns"], values)
+                # Without an analytical entropy, -log_prob of the sampled actions estimates it.
+                entropy_loss = (log_prob if entropy is None else -entropy).mean()
+                loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+
+                with torch.no_grad():
+                    # Estimator k3 of http://joschu.net/blog/kl-approx.html
+                    kl = ((ratio - 1) - log_ratio).mean().item()
+                    clip_fraction = ((ratio - 1).abs() > clip_range).float().mean().item()
+                records.append(
+                    (
+                        policy_loss.item(),
+                        value_loss.item(),
+                        entropy_loss.item(),
+                        kl,
+                        clip_fraction,
+                        loss.item(),
+                    )
+                )
+                if self.target_kl is not None and kl > 1.5 * self.target_kl:
+                    stop = True
+                    break
+                policy.optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm)
+                policy.optimizer.step()
+            self._n_updates += 1
+            if stop:
+                break
+
+        means = np.mean(records, axis=0)
+        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
+        for name, mean in zip(names, means, strict=False):
+            self.logger.record(f"train/{name}", mean)
+        self.logger.record("train/loss", records[-1][-1])
+        self.logger.record(
+            "train/explained_variance",
+            explained_variance(
+                self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()
+            ),
+        )
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+        if clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_range_vf)

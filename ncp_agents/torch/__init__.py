@@ -1,0 +1,7 @@
+"""CfC neurons for PyTorch: cells (one step) and layers (sequences)."""
+
+from ncp_agents.torch.cfc import CfC
+from ncp_agents.torch.cfc_cell import CfCCell
+from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
+
+__all__ = ["CfC", "CfCCell", "WiredCfCCell"]

@@ -1,0 +1,154 @@
+"""One step of a closed-form continuous-time (CfC) neuron layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ncp_agents.names import look_up
+from ncp_agents.torch.activations import activation as find_activation
+from ncp_agents.torch.heads import Head
+
+Mode = Literal["default", "no_gate", "pure"]
+
+
+class CfCCell(nn.Module):
+    """One step of a closed-form continuous-time (CfC) neuron layer.
+
+        z  = backbone([x, h])
+        g  = sigmoid(time_a(z) * dt + time_b(z))
+        h' = (1 - g) * tanh(ff1(z)) + g * tanh(ff2(z))
+
+    Axes: B batch, I inputs, N neurons.
+
+    Args:
+        input_size: I.
+        units: N; `hidden_size` is accepted as its older name.
+        mode: "default" (above), "no_gate" (without the factor 1 - g), or
+            "pure" (h' = A - A * exp(-dt * (|w_tau| + |ff1(z)|)) * ff1(z)).
+        activation: of the backbone: "lecun_tanh", "tanh", "relu", "silu" or "gelu";
+            `backbone_activation` is accepted as its older name.
+        backbone_units: width of each backbone layer; 0 means no backbone.
+        backbone_layers: number of backbone layers; 0 means no backbone.
+        backbone_dropout: probability with which a backbone activation is dropped in training.
+        sparsity_mask: (I + N, N) of zeros and non-zeros, row = source, column = target, or None.
+            Limits ff1 and ff2; needs backbone_units=0.
+        mask_time_gates: whether the mask limits time_a and time_b as well.
+
+    Raises:
+        ValueError: unknown mode or activation, a size below 1, a dropout outside [0, 1), a mask of
+            another shape, or a mask together with a backbone.
+
+    Source: Hasani et al. 2022, Nature Machine Intelligence, "Closed-form continuous-time neural
+    networks", arXiv:2106.13898.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        units: int | None = None,
+        mode: Mode = "default",
+        activation: str = "lecun_tanh",
+        backbone_units: int = 128,
+        backbone_layers: int = 1,
+        backbone_dropout: float = 0.0,
+        sparsity_mask: np.ndarray | Tensor | None = None,
+        *,
+        mask_time_gates: bool = False,
+        hidden_size: int | None = None,
+        backbone_activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        units = hidden_size if units is None else units
+        if units is None or units < 1 or input_size < 1:
+            raise ValueError(f"CfCCell got input_size={input_size} and units={units}, expected both >= 1")
+        if not 0.0 <= backbone_dropout < 1.0:
+            raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
+        if backbone_units < 0 or backbone_layers < 0:
+            raise ValueError(
+                f"CfCCell got backbone_units={backbone_units}, backbone_layers={backbone_layers}, "
+                "expected both >= 0 (0 means no backbone)"
+            )
+        look_up("mode", mode, get_args(Mode))
+        self.input_size = input_size
+        self.hidden_size = units
+        self.mode: Mode = mode
+        self.activation_name = backbone_activation or activation
+        self.activation = find_activation(self.activation_name)
+        self.backbone_layers = backbone_layers if backbone_units else 0
+        self.backbone_dropout = backbone_dropout
+        self.mask_time_gates = mask_time_gates
+
+        if sparsity_mask is not None and self.backbone_layers:
+            raise ValueError(
+                "If sparsity of a CfC cell is set, then no backbone is allowed "
+                f"(got backbone_units={backbone_units}; set backbone_units=0)"
+            )
+        self.register_buffer("sparsity_mask", self._checked_mask(sparsity_mask))
+
+        # The keys keep the places of ncps's nn.Sequential, so that its state dicts load:
+        # Linear, activation, then Linear, activation[, dropout] for each further layer.
+        self.backbone = nn.ModuleDict()
+        stride = 3 if backbone_dropout > 0 else 2
+        width = input_size + units
+        for layer in range(self.backbone_layers):
+            place = 0 if layer == 0 else 2 + stride * (layer - 1)
+            self.backbone[str(place)] = Head(width, backbone_units)
+            width = backbone_units
+
+        self.ff1 = Head(width, units)
+        if mode == "pure":
+            self.w_tau = nn.Parameter(torch.zeros(1, units))
+            self.A = nn.Parameter(torch.ones(1, units))
+        else:
+            self.ff2 = Head(width, units)
+            self.time_a = Head(width, units)
+            self.time_b = Head(width, units)
+
+    def _checked_mask(self, mask: np.ndarray | Tensor | None) -> Tensor | None:
+        """(I + N, N) of any sign → (N, I + N) of 0.0 and 1.0."""
+        if mask is None:
+            return None
+        mask = torch.as_tensor(np.asarray(mask))
+        expected = (self.input_size + self.hidden_size, self.hidden_size)
+        if tuple(mask.shape) != expected:
+            raise ValueError(
+                f"sparsity_mask has shape {tuple(mask.shape)}, expected (I + N, N) = {expected}"
+            )
+        return (mask != 0).T.to(torch.float32).contiguous()
+
+    def heads(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The masked weight (N, inputs) and bias (N,) of ff1[, ff2, time_a, time_b]."""
+        mask = self.sparsity_mask
+        for name in ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b"):
+            head: Head = getattr(self, name)
+            masked = mask is not None and (self.mask_time_gates or name.startswith("ff"))
+            yield (head.weight * mask if masked else head.weight), head.bias
+
+    def forward(
+        self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """x (B, I), h (B, N), timespan a float or (B, 1), in steps → output (B, N), state (B, N)."""
+        z = torch.cat([x, h], -1)
+        for layer in self.backbone.values():
+            z = self.activation(layer(z))
+            z = nn.functional.dropout(z, self.backbone_dropout, self.training)
+        linear = [nn.functional.linear(z, weight, bias) for weight, bias in self.heads()]
+        if self.mode == "pure":
+            (f,) = linear
+            decay = torch.exp(-timespan * (absolute(self.w_tau) + f.abs()))
+            h = self.A - self.A * decay * f
+        else:
+            f1, f2, a, b = linear
+            f1, f2, gate = torch.tanh(f1), torch.tanh(f2), torch.sigmoid(a * timespan + b)
+            h = f1 + gate * f2 if self.mode == "no_gate" else f1 + gate * (f2 - f1)
+        return h, h
+
+
+def absolute(w: Tensor) -> Tensor:
+    """|w| whose slope at 0 is +1, so that a w_tau that starts at zero can move."""
+    return torch.where(w < 0, -w, w)

@@ -1,0 +1,115 @@
+"""The only time loops of the CfC layers: a whole sequence in, the states of all neurons out.
+
+What makes `scan` fast, each step exact up to float rounding:
+
+1. The input projection of all steps is one matrix product before the loop.
+2. A step is three operations: matrix product, sigmoid, interpolation (`fused.py` folds the rest
+   into the weights; `recurrence.py` holds the loop and its hand-written backward).
+3. **Skewed time.** The layers of a wired circuit feed forward within a step. At wave k the scan
+   computes layer 0 of step k, layer 1 of step k - 1, layer 2 of step k - 2, ...: all of them read
+   only what wave k - 1 left, so one block matrix product advances every layer, and a circuit of L
+   layers takes T + L - 1 waves instead of L * T steps.
+
+Axes: B batch, T steps, L layers, K = T + L - 1 waves, I inputs, N neurons.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ncp_agents.torch.cfc_cell import CfCCell
+from ncp_agents.torch.fused import FusedWeights, fuse
+from ncp_agents.torch.memory_cell import MemoryCell
+from ncp_agents.torch.recurrence import Plan, Recurrence
+from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
+
+
+def scan(
+    cell: CfCCell | WiredCfCCell,
+    x: Tensor,
+    h: Tensor,
+    timespans: float | Tensor,
+    resets: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
+    → states (T, B, N), final state (B, N)."""
+    constant = None if isinstance(timespans, Tensor) else timespans
+    weights = fuse(cell, constant)
+    sizes, steps = weights.layer_sizes, x.shape[0]
+    waves = steps + len(sizes) - 1
+
+    skewed_resets, reset_waves = None, [False] * waves
+    if resets is not None and bool(resets.any()):
+        skewed_resets = _skew(resets, sizes)
+        reset_waves = skewed_resets.flatten(1).any(1).tolist()
+    plan = Plan(weights.mode, sizes, constant, weights.activation, reset_waves)
+    w_tau, amplitude = weights.pure or (None, None)
+    p = Recurrence.apply(
+        plan,
+        _project(weights, x, waves).to(h.dtype),
+        weights.to_scan(h),
+        weights.recurrent,
+        _skew(timespans.to(h.dtype), sizes) if isinstance(timespans, Tensor) else None,
+        skewed_resets,
+        w_tau,
+        amplitude,
+        *(tensor for pair in weights.hidden for tensor in pair),
+    )
+    assert isinstance(p, Tensor)
+    if len(sizes) > 1:  # undo the skew
+        p = torch.cat([p[i : i + steps, :, where] for i, where in enumerate(plan.layers)], -1)
+    states = weights.from_scan(p)
+    return states, states[-1]
+
+
+def scan_steps(
+    cell: CfCCell | WiredCfCCell,
+    memory: MemoryCell | None,
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    timespans: float | Tensor,
+    resets: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One step after the other, for what `scan` cannot do at once: mixed memory, which mixes the
+    whole state in every step, and backbone dropout in training.
+
+    x (T, B, I), h (B, N), c (B, N) or None → states (T, B, N), final h (B, N), final c or None.
+    """
+    projected = None if memory is None else memory.input_map(x)
+    states = []
+    for t in range(x.shape[0]):
+        if resets is not None:
+            h = h.masked_fill(resets[t][:, None], 0.0)
+            c = None if c is None else c.masked_fill(resets[t][:, None], 0.0)
+        if memory is not None and projected is not None and c is not None:
+            h, c = memory(projected[t], h, c)
+        timespan = timespans[t][:, None] if isinstance(timespans, Tensor) else timespans
+        _, h = cell(x[t], h, timespan)
+        states.append(h)
+    return torch.stack(states), h, c
+
+
+def _skew(values: Tensor, sizes: list[int]) -> Tensor:
+    """(T, B) → (K, B, N), where layer i sees step k - i at wave k, and zeros outside."""
+    late = len(sizes) - 1
+    return torch.cat(
+        [
+            F.pad(values, (0, 0, i, late - i))[..., None].expand(-1, -1, size)
+            for i, size in enumerate(sizes)
+        ],
+        -1,
+    )
+
+
+def _project(weights: FusedWeights, x: Tensor, waves: int) -> Tensor:
+    """x (T, B, I) → what every wave adds to the recurrent product, (K, B, its columns)."""
+    steps, batch, _ = x.shape
+    if len(weights.layer_sizes) == 1:
+        return F.linear(x, weights.first, weights.bias)
+    first = weights.layer_sizes[0]
+    by_head = F.linear(x, weights.first).view(steps, batch, -1, first)
+    rest = (0, weights.units - first, 0, 0, 0, 0, 0, waves - steps)
+    return F.pad(by_head, rest).flatten(2) + weights.bias
