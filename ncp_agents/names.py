@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from ncp_agents.errors import UserError
+
 SHORT_LIST = 12  # names; a longer list would bury the suggestion in the message
 
 
-class UnknownNameError(ValueError):
+class UnknownNameError(UserError):
     """A name that is in no registry; the message suggests a near one."""
 
 

@@ -134,7 +134,7 @@ class AtariVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """→ observations (B, frame_stack, 84, 84), rewards (B,), dones (B,), B infos."""
-        observations, rewards, terminated, truncated, info = self._games.recv()
+        observations, rewards, terminated, _, info = self._games.recv()
         self._stepping = False
         if self._colour_games is not None:
             self._receive_screens(rewards, info)
@@ -160,7 +160,7 @@ class AtariVecEnv(VecEnv):
             infos[index]["terminal_observation"] = last[index].copy()
             if terminated[index] or timed_out[index]:
                 infos[index]["TimeLimit.truncated"] = bool(timed_out[index] & ~lost_life[index])
-                infos[index]["episode"] = self._finish_game(index)
+                infos[index]["episode"] = self._finish_game(int(index))
         if self.protocol.clip_rewards:
             rewards = np.sign(rewards)
         return observations, rewards.astype(np.float32), dones, infos
@@ -168,7 +168,8 @@ class AtariVecEnv(VecEnv):
     def close(self) -> None:
         """End ALE's threads."""
         for name in ("_games", "_colour_games"):
-            self.__dict__.pop(name, None)  # their destructors join the threads
+            if hasattr(self, name):
+                delattr(self, name)  # the last reference; ALE's destructor joins the threads
 
     def get_action_meanings(self) -> list[str]:
         """The names of the actions, by action index."""
@@ -201,7 +202,11 @@ class AtariVecEnv(VecEnv):
         )
 
     def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+        self,
+        method_name: str,
+        *method_args: Any,
+        indices: VecEnvIndices = None,
+        **method_kwargs: Any,
     ) -> list[Any]:
         """`get_action_meanings`, once for each game asked for; games have no other method."""
         if method_name != "get_action_meanings":

@@ -73,7 +73,7 @@ def human_normalised(game: str, score: float) -> float | None:
 def _loaded(game: str) -> ALEInterface:
     ALEInterface.setLoggerMode(LoggerMode.Error)  # otherwise a banner on every load
     emulator = ALEInterface()
-    emulator.loadROM(roms.get_rom_path(normalise_game(game)))
+    emulator.loadROM(str(roms.get_rom_path(normalise_game(game))))
     return emulator
 
 

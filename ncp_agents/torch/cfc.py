@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ncp_agents.torch.cfc_cell import CfCCell, Mode
+from ncp_agents.torch.cfc_cell import CfCCell, Init, Mode
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.scan import scan, scan_steps
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
@@ -33,6 +33,7 @@ class CfC(nn.Module):
         backbone_units, backbone_layers, backbone_dropout: of a dense layer, see `CfCCell`
             (default 128, 1, 0.0); a wired one has no backbone.
         mask_time_gates: whether a wired layer's time gates are as sparse as its other heads.
+        init: "xavier" as in ncps, or "balanced", see `CfCCell`.
 
     Raises:
         ValueError: a size below 1, an unknown mode or activation, a backbone with a wiring.
@@ -56,6 +57,7 @@ class CfC(nn.Module):
         backbone_dropout: float | None = None,
         *,
         mask_time_gates: bool = False,
+        init: Init = "xavier",
     ) -> None:
         super().__init__()
         self.input_size = input_size
@@ -73,7 +75,7 @@ class CfC(nn.Module):
                 if value is not None:
                     raise ValueError(f"{name}={value} does not go with a wiring: it has no backbone")
             self.rnn_cell = WiredCfCCell(
-                input_size, units, mode, mask_time_gates=mask_time_gates
+                input_size, units, mode, mask_time_gates=mask_time_gates, init=init
             )
             self.state_size = self.rnn_cell.state_size
             self.output_size = self.rnn_cell.motor_size
@@ -87,6 +89,7 @@ class CfC(nn.Module):
                 128 if backbone_units is None else backbone_units,
                 1 if backbone_layers is None else backbone_layers,
                 0.0 if backbone_dropout is None else backbone_dropout,
+                init=init,
             )
             self.state_size = self.output_size = units
             self.output_slice = slice(0, units)

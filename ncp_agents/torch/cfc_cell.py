@@ -14,6 +14,7 @@ from ncp_agents.torch.activations import activation as find_activation
 from ncp_agents.torch.heads import Head
 
 Mode = Literal["default", "no_gate", "pure"]
+Init = Literal["xavier", "balanced"]
 
 
 class CfCCell(nn.Module):
@@ -38,6 +39,8 @@ class CfCCell(nn.Module):
         sparsity_mask: (I + N, N) of zeros and non-zeros, row = source, column = target, or None.
             Limits ff1 and ff2; needs backbone_units=0.
         mask_time_gates: whether the mask limits time_a and time_b as well.
+        init: "xavier" as in ncps, or "balanced" (`balance_`), which keeps the signal of sparse
+            layers at full size.
 
     Raises:
         ValueError: unknown mode or activation, a size below 1, a dropout outside [0, 1), a mask of
@@ -59,6 +62,7 @@ class CfCCell(nn.Module):
         sparsity_mask: np.ndarray | Tensor | None = None,
         *,
         mask_time_gates: bool = False,
+        init: Init = "xavier",
         hidden_size: int | None = None,
         backbone_activation: str | None = None,
     ) -> None:
@@ -108,6 +112,35 @@ class CfCCell(nn.Module):
             self.ff2 = Head(width, units)
             self.time_a = Head(width, units)
             self.time_b = Head(width, units)
+        if look_up("init", init, get_args(Init)) == "balanced":
+            self.balance_()
+
+    def balance_(self) -> None:
+        """Initialise the heads anew by the synapses that exist, for layers that follow one another.
+
+        Xavier's rule counts the sources that a mask removes, and h is the mean of two tanh, which
+        halves its variance: together a chain of sparse layers loses a factor of about two a layer,
+        in its signal and again in its gradient. Here each neuron's input weights have variance
+        gain^2 / (its number of synapses), gain 2 for ff1 and ff2, which makes up for both, and 1
+        for the gates; recurrent weights are orthogonal and biases zero.
+        """
+        if self.backbone_layers:
+            raise ValueError("init 'balanced' needs a cell without a backbone; use 'xavier'")
+        inputs = self.input_size
+        synapses = torch.full((self.hidden_size, 1), float(inputs))
+        if self.sparsity_mask is not None:
+            synapses = self.sparsity_mask[:, :inputs].sum(1, keepdim=True).clamp(min=1.0)
+        with torch.no_grad():
+            for name in ("ff1", "ff2", "time_a", "time_b"):
+                head = getattr(self, name, None)
+                if not isinstance(head, Head):
+                    continue
+                is_gate = name.startswith("time")
+                sources = synapses if not is_gate or self.mask_time_gates else float(inputs)
+                gain = 1.0 if is_gate else 2.0
+                head.weight[:, :inputs].normal_().mul_(gain / sources**0.5)
+                nn.init.orthogonal_(head.weight[:, inputs:])
+                head.bias.zero_()
 
     def _checked_mask(self, mask: np.ndarray | Tensor | None) -> Tensor | None:
         """(I + N, N) of any sign → (N, I + N) of 0.0 and 1.0."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ncp_agents.torch.cfc_cell import CfCCell, Mode
+from ncp_agents.torch.cfc_cell import CfCCell, Init, Mode
 from ncp_agents.wirings import Wiring
 
 
@@ -27,6 +27,7 @@ class WiredCfCCell(nn.Module):
         mode: as in `CfCCell`.
         mask_time_gates: whether the time gates are as sparse as the other heads
             (in ncps they are dense).
+        init: as in `CfCCell`.
 
     Raises:
         ValueError: a wiring that is not built or was built for another size.
@@ -43,6 +44,7 @@ class WiredCfCCell(nn.Module):
         mode: Mode = "default",
         *,
         mask_time_gates: bool = False,
+        init: Init = "xavier",
     ) -> None:
         super().__init__()
         if input_size is not None:
@@ -69,6 +71,7 @@ class WiredCfCCell(nn.Module):
                 backbone_layers=0,
                 sparsity_mask=np.concatenate([synapses, recurrent]),
                 mask_time_gates=mask_time_gates,
+                init=init,
             )
             self.register_module(f"layer_{index}", cell)
             sources = len(neurons)

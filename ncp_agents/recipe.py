@@ -1,0 +1,257 @@
+"""Everything needed to train a policy, as data: frozen dataclasses, and TOML on disk.
+
+The fields are also the options of the command line: `ppo.learning_rate` here is
+`--ppo.learning-rate` there, with the comment behind it as its help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+
+from ncp_agents.envs.games import normalise_game
+from ncp_agents.envs.protocol import AtariProtocol, protocol
+from ncp_agents.errors import UserError
+from ncp_agents.names import look_up
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The games played side by side."""
+
+    game: str = "pong"  # any spelling: pong, ALE/Pong-v5, PongNoFrameskip-v4
+    protocol: Literal["v4", "v5"] = "v4"  # v5 has sticky actions (0.25)
+    num_envs: int = 16  # games played side by side
+    frame_stack: int = 1  # frames the agent sees at once; a recurrent policy needs 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "game", normalise_game(self.game))
+        _at_least(1, num_envs=self.num_envs, frame_stack=self.frame_stack)
+
+    def atari_protocol(self) -> AtariProtocol:
+        return protocol(self.protocol, frame_stack=self.frame_stack)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The recurrent part: neurons on a wiring."""
+
+    cell: Literal["cfc"] = "cfc"  # neuron model
+    wiring: Literal["AutoNCP", "FullyConnected", "Random", "dense"] = "AutoNCP"  # who reads whom
+    units: int = 64  # neurons in all
+    motor_neurons: int = 16  # neurons that the actor reads; all of them in a dense circuit
+    sparsity: float = 0.5  # share of synapses left out, 0.0 <= s < 1.0
+    wiring_seed: int = 22222  # draws the wiring's synapses
+    mode: Literal["default", "no_gate", "pure"] = "default"  # form of the CfC equation
+    init: Literal["xavier", "balanced"] = "balanced"  # weights at the start
+    mixed_memory: bool = False  # a memory cell in front of the neurons
+    mask_time_gates: bool = False  # time gates as sparse as the wiring
+
+    def __post_init__(self) -> None:
+        _at_least(1, units=self.units, motor_neurons=self.motor_neurons)
+        if not 0.0 <= self.sparsity < 1.0:
+            raise ValueError(f"sparsity is {self.sparsity}, expected 0.0 <= sparsity < 1.0")
+
+    def wiring_config(self) -> dict[str, Any] | int:
+        """What `ncp_agents.sb3` makes the wiring from."""
+        if self.wiring == "dense":
+            return self.units
+        config: dict[str, Any] = {"kind": self.wiring, "units": self.units}
+        if self.wiring == "AutoNCP":
+            return config | {
+                "output_size": self.motor_neurons,
+                "sparsity_level": self.sparsity,
+                "seed": self.wiring_seed,
+            }
+        config["output_dim"] = self.motor_neurons
+        if self.wiring == "Random":
+            return config | {"sparsity_level": self.sparsity, "random_seed": self.wiring_seed}
+        return config | {"erev_init_seed": self.wiring_seed}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Encoder, circuit and heads."""
+
+    encoder: Literal["compact", "nature"] = "compact"  # pixels to features
+    features: int = 128  # size of the encoder's output
+    critic: Literal["circuit+encoder", "circuit", "encoder"] = "circuit+encoder"  # what it reads
+
+    def __post_init__(self) -> None:
+        _at_least(1, features=self.features)
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Proximal policy optimisation on whole sequences (Schulman et al. 2017)."""
+
+    learning_rate: float = 1e-3  # of Adam, at the start
+    anneal: bool = True  # learning rate falls linearly to 0 at the last step
+    n_steps: int = 128  # steps a rollout in each environment
+    sequence_length: int = 128  # steps a training sequence; divides n_steps
+    batch_size: int = 256  # steps a minibatch: sequence_length times a number of sequences
+    n_epochs: int = 4  # passes over each rollout
+    gamma: float = 0.99  # discount a step
+    gae_lambda: float = 0.95  # generalised advantage estimation, Schulman et al. 2016
+    clip_range: float = 0.1  # of the probability ratio
+    ent_coef: float = 0.01  # weight of the entropy bonus
+    vf_coef: float = 0.5  # weight of the value loss
+    max_grad_norm: float = 0.5  # gradients are scaled down to this norm
+
+    def __post_init__(self) -> None:
+        _at_least(
+            1,
+            n_steps=self.n_steps,
+            sequence_length=self.sequence_length,
+            batch_size=self.batch_size,
+            n_epochs=self.n_epochs,
+        )
+        for name in ("gamma", "gae_lambda"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0.0 to 1.0")
+        if not (self.learning_rate > 0.0 and self.clip_range > 0.0 and self.max_grad_norm > 0.0):
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}, clip_range {self.clip_range}, "
+                f"max_grad_norm {self.max_grad_norm}, expected all above 0"
+            )
+        if self.n_steps % self.sequence_length:
+            raise ValueError(
+                f"sequence_length is {self.sequence_length}, expected a divisor of n_steps = "
+                f"{self.n_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What happens during training, besides training."""
+
+    eval_every: int = 250_000  # steps between evaluations on separate environments; 0 = never
+    eval_episodes: int = 8  # whole games an evaluation
+    checkpoint_every: int = 50_000  # steps between checkpoints: the most that a crash loses
+    window: int = 20  # games in the running mean return
+
+    def __post_init__(self) -> None:
+        _at_least(0, eval_every=self.eval_every)
+        _at_least(
+            1,
+            eval_episodes=self.eval_episodes,
+            checkpoint_every=self.checkpoint_every,
+            window=self.window,
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train one policy."""
+
+    name: str = "pong-cfc"  # of the policy and its run folders
+    steps: int = 1_000_000  # decisions in all environments together; one is 4 frames of the game
+    seed: int = 1  # of network, sampling and environments
+    environment: Environment = field(default_factory=Environment)
+    policy: Policy = field(default_factory=Policy)
+    circuit: Circuit = field(default_factory=Circuit)
+    ppo: PPO = field(default_factory=PPO)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        _at_least(1, steps=self.steps)
+        _at_least(0, seed=self.seed)
+        if not self.name or self.name.startswith(".") or set(self.name) & set('/\\:*?"<>|\n'):
+            raise ValueError(f"name is {self.name!r}, expected one that can name a folder")
+        sequences = self.environment.num_envs * (self.ppo.n_steps // self.ppo.sequence_length)
+        batch, length = self.ppo.batch_size, self.ppo.sequence_length
+        if batch % length or sequences % max(batch // length, 1):
+            raise ValueError(
+                f"ppo.batch_size is {batch}, expected {length} (ppo.sequence_length) times a "
+                f"divisor of {sequences} (sequences a rollout)"
+            )
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML that `from_toml` reads back to an equal one."""
+    return tomli_w.dumps(dataclasses.asdict(recipe))
+
+
+def from_toml(text: str, source: str = "recipe") -> Recipe:
+    """A recipe from TOML; what is not named keeps its default.
+
+    Raises:
+        UserError: text that is not TOML, an unknown key, a value of a wrong type or out of range;
+            the message names `source` and the key.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source} is not TOML: {error}") from None
+    return _parse(Recipe, data, source, "")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe file.
+
+    Raises:
+        UserError: as `from_toml`, or no such file, or one that is not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"there is no recipe {path}") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise UserError(f"{path} is not a recipe: expected a TOML text file") from None
+    return from_toml(text, str(path))
+
+
+T = TypeVar("T")
+
+
+def _parse(kind: type[T], data: Mapping[str, Any], source: str, prefix: str) -> T:
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        try:
+            look_up("key", key, hints)
+        except UserError as error:
+            where = f"{source}, [{prefix.rstrip('.')}]" if prefix else source
+            raise UserError(f"{where}: {error}") from None
+        values[key] = _value(hints[key], value, source, prefix + key)
+    try:
+        return kind(**values)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except ValueError as error:
+        section = f"[{prefix.rstrip('.')}] " if prefix else ""
+        raise UserError(f"{source}: {section}{error}") from None
+
+
+def _value(hint: Any, value: Any, source: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{source}: {key} is {value!r}, expected a table [{key}]")
+        return _parse(hint, value, source, f"{key}.")
+    if typing.get_origin(hint) is Literal:
+        try:
+            return look_up(key, value, typing.get_args(hint))
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+    if hint is float and type(value) is int:
+        return float(value)
+    expected = hint.__name__ if isinstance(hint, type | types.GenericAlias) else str(hint)
+    if type(value) is not hint:
+        raise UserError(
+            f"{source}: {key} is {value!r} ({type(value).__name__}), expected {expected}"
+        )
+    return value
+
+
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}, expected >= {least}")

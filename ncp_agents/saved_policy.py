@@ -1,0 +1,221 @@
+"""A trained policy as a folder that a person can read and no code hides in.
+
+    policies/pong-cfc/
+      recipe.toml           how it was trained, and so how the network is built
+      weights.safetensors   its parameters
+      scores.json           what it reaches (`ncp-agents evaluate` writes it)
+      curve.png             how it learnt
+      README.md             the same in words
+
+Only the first two are needed. Neither format can hold code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ncp_agents.envs.games import action_meanings
+from ncp_agents.envs.protocol import AtariProtocol
+from ncp_agents.errors import UserError
+from ncp_agents.files import replacing, write_text
+from ncp_agents.names import look_up
+from ncp_agents.recipe import Recipe, read_recipe, to_toml
+from ncp_agents.sb3.encoders import encoder
+from ncp_agents.sb3.policies import CnnNcpPolicy
+
+RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"
+
+State = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class SavedPolicy:
+    """A policy and how it came about.
+
+    Axes: B environments, N neurons.
+    """
+
+    recipe: Recipe
+    network: CnnNcpPolicy
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    def act(
+        self,
+        observation: np.ndarray,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State | None]:
+        """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,) bool
+        → actions (B,) and the new state. stable-baselines3's `predict` by another name."""
+        return self.network.predict(observation, state, episode_start, deterministic)
+
+    predict = act
+
+
+def observation_space(protocol: AtariProtocol) -> spaces.Box:
+    shape = (protocol.frame_stack, protocol.frame_size, protocol.frame_size)
+    return spaces.Box(0, 255, shape, np.uint8)
+
+
+def policy_kwargs(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's network as the `policy_kwargs` of RecurrentPPO."""
+    circuit = recipe.circuit
+    features = {"features_dim": recipe.policy.features}
+    return {
+        "features_extractor_class": encoder(recipe.policy.encoder),
+        "features_extractor_kwargs": features,
+        "wiring": circuit.wiring_config(),
+        "cell": circuit.cell,
+        "critic": recipe.policy.critic,
+        "circuit_kwargs": {
+            "mode": circuit.mode,
+            "init": circuit.init,
+            "mixed_memory": circuit.mixed_memory,
+            **({"mask_time_gates": True} if circuit.mask_time_gates else {}),
+        },
+    }
+
+
+def build(recipe: Recipe) -> CnnNcpPolicy:
+    """The recipe's network, freshly initialised.
+
+    Raises:
+        UserError: a wiring that cannot be.
+    """
+    actions = spaces.Discrete(len(action_meanings(recipe.environment.game)))
+    space = observation_space(recipe.environment.atari_protocol())
+    try:
+        return CnnNcpPolicy(space, actions, lambda _: 0.0, **policy_kwargs(recipe))
+    except ValueError as error:
+        raise UserError(f"recipe {recipe.name!r}: {error}") from None
+
+
+def save(folder: Path, recipe: Recipe, network: CnnNcpPolicy) -> None:
+    """Write recipe and weights; other files of the folder stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / WEIGHTS, weights(network))
+    write_text(folder / RECIPE, to_toml(recipe))
+
+
+def load(folder: Path | str, device: str = "cpu") -> SavedPolicy:
+    """A saved policy.
+
+    Raises:
+        UserError: no such folder, a missing, truncated or foreign file, weights that do not fit
+            the recipe; the message names the file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no policy folder {folder}")
+    for name in (RECIPE, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} is not a saved policy: it lacks {name}"
+                + ("; train it: ncp-agents train " + folder.name if name == WEIGHTS else "")
+            )
+    recipe = read_recipe(folder / RECIPE)
+    network = build(recipe)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    load_weights(network, tensors, folder / WEIGHTS)
+    network.set_training_mode(False)
+    return SavedPolicy(recipe, network.to(device), folder)
+
+
+def weights(network: CnnNcpPolicy) -> dict[str, Tensor]:
+    """Parameters and masks by name. A state dict would list the encoder, which actor and critic
+    share, three times."""
+    return dict(network.named_parameters()) | dict(network.named_buffers())
+
+
+def load_weights(network: CnnNcpPolicy, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put tensors, read from `path`, into the network.
+
+    Raises:
+        UserError: names or shapes that are not the network's, or numbers that are not finite.
+    """
+    expected = weights(network)
+    missing, foreign = (
+        sorted(expected.keys() - tensors.keys()),
+        sorted(tensors.keys() - expected.keys()),
+    )
+    if missing or foreign:
+        raise UserError(
+            f"{path} does not fit its recipe: "
+            + "; ".join(
+                f"{what} {names[0]!r}" + (f" and {len(names) - 1} more" if names[1:] else "")
+                for what, names in (("it lacks", missing), ("it should not have", foreign))
+                if names
+            )
+        )
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise UserError(
+                f"{path} does not fit its recipe: {name} is {tuple(tensors[name].shape)}, expected "
+                f"{tuple(tensor.shape)}"
+            )
+        if not torch.isfinite(tensors[name]).all():
+            raise UserError(f"{path} is damaged: {name} holds NaN or infinity")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(tensors[name])
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """A safetensors file, replaced whole."""
+    with replacing(path) as temporary:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and metadata of a safetensors file.
+
+    Raises:
+        UserError: a file that is not one, or is cut short.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}); copy it again or train anew"
+        ) from None
+
+
+def zoo() -> dict[str, Path]:
+    """The saved policies that come with the package, by name, and those in ./policies."""
+    found: dict[str, Path] = {}
+    package = Path(__file__).parent
+    for root in (package / "policies", package.parent / "policies", Path("policies")):
+        if root.is_dir():
+            found |= {p.parent.name: p.parent for p in sorted(root.glob(f"*/{RECIPE}"))}
+    return found
+
+
+def find(name: str) -> Path:
+    """The folder of a policy given by name, such as pong-cfc, or by path.
+
+    Raises:
+        UserError: neither a folder nor a known name.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if "/" in name or "\\" in name:
+        raise UserError(f"there is no policy folder {name}")
+    return look_up("policy", name, zoo())
