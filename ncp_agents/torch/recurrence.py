@@ -38,8 +38,9 @@ class Plan(NamedTuple):
     """The constant one in steps, or None where a tensor gives them."""
     activation: Activation
     """Of the backbone."""
-    reset_waves: list[bool]
-    """Whether any neuron of any row is reset before the wave."""
+    waves: int
+    reset_waves: frozenset[int]
+    """The waves before which any neuron of any row is reset."""
 
     @property
     def layers(self) -> list[slice]:
@@ -47,12 +48,17 @@ class Plan(NamedTuple):
         ends = [sum(self.layer_sizes[: i + 1]) for i in range(len(self.layer_sizes))]
         return [slice(end - size, end) for end, size in zip(ends, self.layer_sizes, strict=True)]
 
-    def idle(self, wave: int) -> list[slice]:
-        """The layers without a step in this wave: they wait at the start, or are done."""
-        if len(self.layer_sizes) == 1:
-            return []
-        steps = len(self.reset_waves) - len(self.layer_sizes) + 1
-        return [where for i, where in enumerate(self.layers) if not 0 <= wave - i < steps]
+    @property
+    def idle(self) -> dict[int, list[slice]]:
+        """The first and last waves, with the layers that wait there for their first step, or have
+        done their last."""
+        late = len(self.layer_sizes) - 1
+        steps = self.waves - late
+        edges = {*range(late), *range(steps, self.waves)}
+        return {
+            wave: [where for i, where in enumerate(self.layers) if not 0 <= wave - i < steps]
+            for wave in sorted(edges)
+        }
 
     @property
     def forgotten(self) -> float:
@@ -186,21 +192,24 @@ class Recurrence(torch.autograd.Function):
                 z[:-1], active, hidden[::2], hidden[1::2], z[1:], strict=True
             )
         ]
+        idle = plan.idle
         steps = mixing.steps(p)
+        addmm, step, first = torch.addmm, mixing.step, pre[0]
         for k, drive in enumerate(u.unbind(0)):
-            if plan.reset_waves[k] and resets is not None:
+            if k in plan.reset_waves and resets is not None:
                 kept = p[k].masked_fill(resets[k], plan.forgotten)
                 if across is not None:
-                    drive = torch.addmm(drive, p[k], across)
-                torch.addmm(drive, kept, own, out=pre[0][k])
+                    drive = addmm(drive, p[k], across)
+                addmm(drive, kept, own, out=first[k])
             else:
-                torch.addmm(drive, p[k], recurrent, out=pre[0][k])
+                addmm(drive, p[k], recurrent, out=first[k])
             for before, out, weight, bias, after in followed:
                 out[k].copy_(plan.activation.phi(before[k]))
-                torch.addmm(bias, out[k], weight, out=after[k])
-            mixing.step(*steps[k])
-            for where in plan.idle(k):
-                p[k + 1][:, where] = p[k][:, where]
+                addmm(bias, out[k], weight, out=after[k])
+            step(*steps[k])
+            if k in idle:
+                for where in idle[k]:
+                    p[k + 1][:, where] = p[k][:, where]
 
         ctx.plan = plan
         ctx.save_for_backward(
@@ -220,12 +229,13 @@ class Recurrence(torch.autograd.Function):
             rest[3 * depth + 1 :],
         )
         (dout,) = grad_outputs
-        waves, batch, units = dout.shape
+        waves, _, units = dout.shape
 
         mixing = _mixing(plan, z[-1], timespans, w_tau, amplitude, units)
         local = mixing.derivatives()
-        for k in range(waves):
-            for where in plan.idle(k):
+        idle = plan.idle
+        for k, layers in idle.items():
+            for where in layers:
                 local[k, ..., where] = 0.0
         slopes = [
             plan.activation.derivative(before, out).unbind(0)
@@ -240,21 +250,22 @@ class Recurrence(torch.autograd.Function):
         towards_state = recurrent.T
         transposed = [weight.T for weight in hidden[::2]]
         carried, locals_ = dp.unbind(0), local.unbind(0)
+        carried_to_heads = dp.unsqueeze(-2).unbind(0)
         dheads = dz[-1].unflatten(-1, (-1, units)).unbind(0)
         dlayers = [layer.unbind(0) for layer in dz]
         for k in range(waves - 1, -1, -1):
-            torch.mul(locals_[k], carried[k + 1].unsqueeze(-2), out=dheads[k])
+            torch.mul(locals_[k], carried_to_heads[k + 1], out=dheads[k])
             for i in range(depth - 1, -1, -1):
                 torch.mm(dlayers[i + 1][k], transposed[i], out=dlayers[i][k])
                 dlayers[i][k].mul_(slopes[i][k])
-            if plan.reset_waves[k] and resets is not None:
+            if k in plan.reset_waves and resets is not None:
                 back = dlayers[0][k] @ own.T
                 carried[k].add_(back.masked_fill_(resets[k], 0.0))
                 if across is not None:
                     carried[k].addmm_(dlayers[0][k], across.T)
             else:
                 carried[k].addmm_(dlayers[0][k], towards_state)
-            for where in plan.idle(k):
+            for where in idle.get(k, ()):
                 carried[k][:, where] += carried[k + 1][:, where]
                 carried[k + 1][:, where] = 0.0  # a held state owes nothing to its parameters
 
@@ -311,7 +322,7 @@ def _reset_correction(
     plan: Plan, states: Tensor, resets: Tensor, dz: Tensor, own: Tensor
 ) -> Tensor:
     """What dR = p.T @ dz gets wrong in waves where `own` saw a reset state instead of p."""
-    waves = [k for k, reset in enumerate(plan.reset_waves) if reset]
+    waves = sorted(plan.reset_waves)
     change = (plan.forgotten - states[waves]) * resets[waves]
     correction = change.flatten(0, 1).T @ dz[waves].flatten(0, 1)
     return correction if len(plan.layer_sizes) == 1 else correction * (own != 0)

@@ -40,11 +40,13 @@ def scan(
     sizes, steps = weights.layer_sizes, x.shape[0]
     waves = steps + len(sizes) - 1
 
-    skewed_resets, reset_waves = None, [False] * waves
+    skewed_resets, reset_waves = None, []
     if resets is not None and bool(resets.any()):
         skewed_resets = _skew(resets, sizes)
-        reset_waves = skewed_resets.flatten(1).any(1).tolist()
-    plan = Plan(weights.mode, sizes, constant, weights.activation, reset_waves)
+        reset_waves = skewed_resets.flatten(1).any(1).nonzero().flatten().tolist()
+    plan = Plan(
+        weights.mode, sizes, constant, weights.activation, waves, frozenset(reset_waves)
+    )
     w_tau, amplitude = weights.pure or (None, None)
     p = Recurrence.apply(
         plan,
