@@ -1,5 +1,8 @@
 """Games: one name for every spelling, actions and screens from ALE, published scores."""
 
+import subprocess
+import sys
+
 import gymnasium
 import pytest
 
@@ -89,3 +92,10 @@ def test_human_normalised_score():
     assert human_normalised("tetris", 10.0) is None
     with pytest.raises(UnknownNameError):
         human_normalised("tetriss", 10.0)
+
+
+def test_names_are_there_without_torch():
+    code = (
+        "import sys; from ncp_agents.envs import games; games(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

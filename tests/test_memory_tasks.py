@@ -67,7 +67,7 @@ def test_cart_pole_needs_its_velocities():
 
 
 def test_cart_pole_is_registered_on_import():
-    env = gymnasium.make("CartPoleNoVel-v1")
+    env = gymnasium.make("ncp_agents.envs.memory:CartPoleNoVel-v1")
     assert env.observation_space.shape == (2,)
     assert isinstance(env.unwrapped, CartPoleNoVel)
 

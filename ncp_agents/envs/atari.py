@@ -35,7 +35,7 @@ class AtariVecEnv(VecEnv):
 
     Where a game ends, and only there, `info["episode"]` holds the whole game's unclipped score
     `r`, its length `l` in steps, and the seconds `t` since this object was made, as `Monitor`
-    writes them. `info` is empty at all other steps.
+    writes them. `info` is empty where `done` is False.
 
     The same seed and the same actions give the same games, bit for bit.
 

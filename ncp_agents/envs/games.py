@@ -147,9 +147,9 @@ RANDOM_AND_HUMAN_SCORES: dict[str, tuple[float, float]] = {
 }
 """Mean undiscounted score of (random actions, a professional games tester), for 57 games.
 
-Games start with up to 30 no-ops and end after 108,000 frames (30 min). No sticky actions.
+After up to 30 no-ops and without sticky actions, so they compare best with protocol v4.
 
 Source: Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning",
-arXiv:1511.06581, table 2, which extends Mnih et al. 2015 (Nature 518, 529-533); the same numbers
-are in Badia et al. 2020, "Agent57", arXiv:2003.13350, appendix H.
+arXiv:1511.06581, appendix, which extends Mnih et al. 2015 (Nature 518, 529-533); the same numbers
+are in Badia et al. 2020, "Agent57", arXiv:2003.13350.
 """

@@ -1,6 +1,7 @@
 """Small tasks that an agent without memory cannot solve, for tests and examples.
 
-Importing this module registers `CartPoleNoVel-v1` with Gymnasium.
+Importing this module registers `CartPoleNoVel-v1` with Gymnasium, and Gymnasium imports it for
+`gymnasium.make("ncp_agents.envs.memory:CartPoleNoVel-v1")`.
 """
 
 from typing import Any
@@ -17,7 +18,8 @@ class CartPoleNoVel(CartPoleEnv):
     """`CartPole-v1` without its velocities: the agent must work them out from what it saw before.
 
     Observations are (2,) float32: the cart's position in m and the pole's angle in rad. Reward 1
-    a step, at most 500 steps. A linear policy without memory keeps the pole up for about 50 at best.
+    a step, at most 500 steps. Without memory, linear policies keep the pole up for
+    some 50 steps.
 
     Source: Wierstra et al. 2007, "Solving Deep Memory POMDPs with Recurrent Policy Gradients".
     """

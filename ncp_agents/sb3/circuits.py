@@ -20,8 +20,16 @@ def make_circuit(input_size: int, wiring: WiringLike, cell: str = "cfc", **kwarg
 
     A dense CfC circuit has no backbone unless `kwargs`, the layer's own arguments, ask for one.
     A given `Wiring` is left as it is: the circuit builds a copy.
+
+    Raises:
+        ValueError: unknown names; a read-out, which would never be used or trained.
     """
     layer = look_up("cell", cell, CELLS)
+    for name in kwargs.keys() & {"proj_size", "return_sequences", "batch_first"}:
+        raise ValueError(
+            f"circuit_kwargs has {name}={kwargs[name]!r}, expected none: the policy reads the "
+            "neurons themselves, step by step; net_arch adds layers after them"
+        )
     if isinstance(wiring, int):
         kwargs = {"backbone_layers": 0, **kwargs}
         return layer(input_size, wiring, **kwargs)

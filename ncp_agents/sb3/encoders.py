@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+)
 from torch import Tensor, nn
 
 from ncp_agents.names import look_up
@@ -22,11 +28,15 @@ class CompactCNN(BaseFeaturesExtractor):
     pixels, takes half its stride and a quarter of its filters.
 
     Args:
-        observation_space: (C, H, W) image.
+        observation_space: (C, H, W) image of at least 26 x 26 pixels.
         features_dim: size of the output.
+
+    Raises:
+        ValueError: another observation space.
     """
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 128) -> None:
+        check_fits(type(self), observation_space)
         super().__init__(observation_space, features_dim)
         self.cnn = nn.Sequential(
             nn.Conv2d(observation_space.shape[0], 16, 8, 6),
@@ -54,3 +64,33 @@ ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {
 def encoder(name: str) -> type[BaseFeaturesExtractor]:
     """The encoder of that name; an unknown name is a ValueError with a suggestion."""
     return look_up("encoder", name, ENCODERS)
+
+
+def check_fits(encoder: type[BaseFeaturesExtractor], observation_space: spaces.Space) -> None:
+    """Refuses an observation space that one of the known encoders cannot read.
+
+    Raises:
+        ValueError: names the space and what was expected.
+    """
+    expected = None
+    if issubclass(encoder, CombinedExtractor):
+        if isinstance(observation_space, spaces.Dict):
+            for space in observation_space.spaces.values():
+                if is_image_space(space):
+                    check_fits(NatureCNN, space)
+        else:
+            expected = "a Dict; MlpNcpPolicy reads vectors, CnnNcpPolicy images"
+    elif issubclass(encoder, FlattenExtractor):
+        if isinstance(observation_space, spaces.Dict):
+            expected = "one that is not a Dict; MultiInputNcpPolicy reads those"
+    elif issubclass(encoder, CompactCNN | NatureCNN):
+        # The fewest pixels a side from which the strides leave one for the last layer.
+        pixels = 26 if issubclass(encoder, CompactCNN) else 36
+        shape = observation_space.shape or ()
+        if len(shape) != 3 or min(shape[1:]) < pixels:
+            expected = (
+                f"an image (C, H, W) of at least {pixels} x {pixels} pixels; "
+                "MlpNcpPolicy reads vectors"
+            )
+    if expected:
+        raise ValueError(f"observation space is {observation_space}, expected {expected}")

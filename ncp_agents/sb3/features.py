@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from ncp_agents.sb3.circuits import WiringLike, make_circuit
+from ncp_agents.sb3.encoders import check_fits
 from ncp_agents.sb3.encoders import encoder as find_encoder
 
 
@@ -48,7 +49,9 @@ class NCPFeaturesExtractor(BaseFeaturesExtractor):
         read: Literal["neurons", "motor"] = "neurons",
         circuit_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) > 3:
+        if not isinstance(observation_space, spaces.Box) or not (
+            1 <= len(observation_space.shape) <= 3
+        ):
             raise ValueError(
                 f"observation space is {observation_space}, expected a Box of frames "
                 "(F * channels, H, W), of rows (T, I), or of (I,); flatten others first"
@@ -61,8 +64,8 @@ class NCPFeaturesExtractor(BaseFeaturesExtractor):
                     f"observation has {shape[0]} channels, expected a multiple of {channels} "
                     "(channels of one frame)"
                 )
-            low, high = observation_space.low[:channels], observation_space.high[:channels]
-            frames = spaces.Box(low, high, dtype=np.uint8)
+            frames = spaces.Box(0, 255, (channels, *shape[1:]), np.uint8)
+            check_fits(find_encoder(encoder), frames)
         one_frame = find_encoder(encoder)(frames, **(encoder_kwargs or {})) if frames else None
         circuit = make_circuit(
             one_frame.features_dim if one_frame else shape[-1],

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ncp_agents.names import look_up
 from ncp_agents.sb3.circuits import WiringLike, make_circuit
-from ncp_agents.sb3.encoders import CompactCNN
+from ncp_agents.sb3.encoders import CompactCNN, check_fits
 
 CriticReads = Literal["circuit+encoder", "circuit", "encoder"]
 CRITIC_READS: tuple[CriticReads, ...] = ("circuit+encoder", "circuit", "encoder")
@@ -50,7 +50,8 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     initialisation: `ortho_init` concerns the encoder and the layers after the circuit.
 
     Raises:
-        ValueError: unknown names; an observation space that does not fit the encoder.
+        ValueError: unknown names; an observation space that does not fit the encoder; an encoder
+            of the critic's own that it does not read.
     """
 
     default_wiring: WiringLike = {"kind": "AutoNCP", "units": 32, "output_size": 8}
@@ -75,11 +76,17 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         self.cell = cell
         self.critic_reads = look_up("critic", critic, CRITIC_READS)
         self.circuit_kwargs = circuit_kwargs or {}
+        check_fits(features_extractor_class, observation_space)
         if net_arch is None:
             net_arch = []
         # eps as in PPO's reference implementation (openai/baselines), which Adam on small
         # advantage-normalised gradients needs.
         optimizer_kwargs = {"eps": 1e-5, **(optimizer_kwargs or {})}
+        if critic == "circuit" and not kwargs.get("share_features_extractor", True):
+            raise ValueError(
+                "share_features_extractor=False gives the critic an encoder of its own, which "
+                "critic='circuit' never reads; expected 'circuit+encoder' or 'encoder'"
+            )
         # RecurrentActorCriticPolicy.__init__ would only add LSTMs to what its parent builds.
         ActorCriticPolicy.__init__(
             self,

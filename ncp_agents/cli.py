@@ -1,0 +1,223 @@
+"""The command line: `ncp-agents train | evaluate | policies`, and the same as scripts.
+
+Options are the fields of dataclasses, read by tyro; a user's mistake is one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from ncp_agents.errors import UserError
+from ncp_agents.names import look_up
+from ncp_agents.recipe import Recipe, read_recipe
+
+OUT_OF_ORDER = 1  # exit code where the work failed, not the user
+USER_MISTAKE = 2
+SIGNALLED = 128  # plus the signal's number, as shells report it
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy, from its recipe, into a run folder.
+
+    Name a policy (`ncp-agents train --list` shows them) or a recipe file. Every field of the recipe
+    is an option below, with the recipe's own value as default:
+
+        ncp-agents train pong-cfc --seed 2 --ppo.learning-rate 5e-4
+
+    Ctrl-C saves a checkpoint and ends; --resume goes on from it.
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    run: Path | None = None  # folder of the run; default runs/<name>-seed<seed>
+    resume: bool = False  # go on from the run folder's checkpoint; a longer --steps may be given
+    save: Path | None = None  # also put the trained policy here, such as policies/my-policy
+    list: bool = False  # show the policies that have a recipe, and end
+    threads: int = 0  # of torch; 0 takes one a core
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole games with a saved policy, unclipped, and report its scores.
+
+    ncp-agents evaluate policies/pong-cfc --episodes 30 --video pong.mp4
+    """
+
+    policy: tyro.conf.Positional[str]  # a folder, or a name that `ncp-agents policies` lists
+    episodes: int = 30  # whole games
+    protocol: Literal["v4", "v5"] = "v4"  # v5 has sticky actions (0.25)
+    deterministic: bool = False  # take the likeliest action instead of drawing one
+    seed: int = 0  # of games and actions
+    num_envs: int | None = None  # games played side by side; default 16 at most
+    video: Path | None = None  # write an mp4 of a game
+    video_games: int = 1  # games in the video
+    render: Literal["human"] | None = None  # watch in a window; needs the extra 'play'
+    output: Path | None = None  # scores file; default scores.json in the policy's folder
+
+
+@dataclass(frozen=True)
+class Policies:
+    """List the saved policies with their scores."""
+
+
+def train(arguments: Sequence[str]) -> int:
+    positional = bool(arguments) and not arguments[0].startswith("-")
+    first, options = (arguments[0], arguments[1:]) if positional else (None, arguments)
+    base = Recipe()
+    if first is not None:
+        base = _named_recipe(first)
+    elif not {"-h", "--help", "--list"} & set(options):
+        raise UserError("which policy? name one, such as pong-cfc, or a recipe file; see --list")
+    choice = _parse(Train, options, "train POLICY", default=Train(base))
+    if choice.list:
+        return policies([])
+
+    from ncp_agents.run_folder import RunFolder
+    from ncp_agents.sb3.callbacks import NonFiniteError
+    from ncp_agents.training import default_run, finished_policy, use_threads
+    from ncp_agents.training import train as run_training
+
+    use_threads(choice.threads)
+    path = choice.run or default_run(choice.recipe)
+    if choice.resume:
+        # The run's own recipe is the default of every option now.
+        stored = RunFolder.open(path).recipe
+        recipe = _parse(Train, options, "train POLICY", default=Train(stored)).recipe
+        if replace(stored, steps=recipe.steps) != recipe:
+            raise UserError(f"{path} has other settings than these; --resume takes only --steps")
+        run = RunFolder.reopen(path, recipe)
+    else:
+        recipe = choice.recipe
+        run = RunFolder.create(path, recipe)
+    try:
+        outcome = run_training(run, resume=choice.resume)
+    except NonFiniteError as error:
+        print(f"ncp-agents train: {error}", file=sys.stderr)
+        return OUT_OF_ORDER
+    done = outcome.counters
+    if outcome.stopped_by is not None:
+        print(
+            f"stopped at {done.steps:,} of {recipe.steps:,} steps, all saved; go on with: "
+            f"ncp-agents train {first} --run {path} --resume"
+        )
+        return SIGNALLED + outcome.stopped_by
+    print(
+        f"{done.steps:,} steps in {done.seconds / 60:.1f} minutes; policy {run.policy}, "
+        f"curve {run.curve}\nscore it: ncp-agents evaluate {run.policy}"
+    )
+    if choice.save is not None:
+        finished_policy(run, choice.save)
+        print(f"saved to {choice.save}")
+    return 0
+
+
+def _named_recipe(name: str) -> Recipe:
+    """The recipe of a file, of a policy folder, or of a policy by name."""
+    from ncp_agents.saved_policy import RECIPE, find
+
+    path = Path(name)
+    if path.suffix == ".toml":
+        return read_recipe(path)
+    return read_recipe(find(name) / RECIPE)
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    choice = _parse(Evaluate, arguments, "evaluate")
+
+    from ncp_agents.evaluation import evaluate_command
+    from ncp_agents.saved_policy import find, load
+
+    evaluate_command(
+        load(find(choice.policy)),
+        episodes=choice.episodes,
+        protocol=choice.protocol,
+        deterministic=choice.deterministic,
+        seed=choice.seed,
+        num_envs=choice.num_envs,
+        video=choice.video,
+        video_games=choice.video_games,
+        render=choice.render,
+        output=choice.output,
+    )
+    return 0
+
+
+def policies(arguments: Sequence[str]) -> int:
+    _parse(Policies, arguments, "policies")
+
+    from rich.console import Console
+
+    from ncp_agents.evaluation import policies_table
+
+    Console().print(policies_table())
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "policies": policies,
+}
+
+USAGE = """usage: ncp-agents COMMAND [OPTIONS]
+
+  train POLICY      train a policy from its recipe, in a run folder
+  evaluate POLICY   play whole games with a saved policy, and report its scores
+  policies          list the saved policies with their scores
+
+`ncp-agents COMMAND --help` explains each with its options."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command → exit code: 0, 1 (the work failed), 2 (the user's mistake), or 128 + signal."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else USER_MISTAKE
+    if arguments[0] == "--version":
+        from ncp_agents import __version__
+
+        print(__version__)
+        return 0
+    try:
+        return look_up("command", arguments[0], COMMANDS)(arguments[1:])
+    except (UserError, OSError) as error:  # OSError: a full or unwritable disk
+        print(f"ncp-agents: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        return SIGNALLED + 2
+
+
+T = TypeVar("T")
+
+
+def _parse(kind: type[T], arguments: Sequence[str], command: str, default: T | None = None) -> T:
+    """tyro's reading of the arguments, with its boxed error cut down to one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if default is None:
+                return tyro.cli(kind, args=arguments, prog=f"ncp-agents {command}")
+            return tyro.cli(kind, args=arguments, prog=f"ncp-agents {command}", default=default)
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise UserError(_one_line(said.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The first paragraph of tyro's box, and the first option that it suggests."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    rule = next((i for i, line in enumerate(lines) if set(line) == {"─"}), len(lines))
+    message = " ".join(lines[:rule])
+    suggestion = re.search(r"Perhaps you meant:\W*(--[\w.-]+)", box)
+    return message + (f"; did you mean {suggestion[1]}?" if suggestion else "")

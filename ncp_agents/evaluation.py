@@ -1,0 +1,498 @@
+"""How well a policy plays: whole games, their scores, and what is known from so few of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.special import stdtrit
+from tqdm import tqdm
+
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.games import human_normalised
+from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
+from ncp_agents.envs.protocol import protocol as named_protocol
+from ncp_agents.errors import UserError
+from ncp_agents.files import write_text
+from ncp_agents.recipe import read_recipe
+from ncp_agents.rendering import STEPS_PER_SECOND
+from ncp_agents.rendering.pictures import pictures
+from ncp_agents.rendering.video import check_video_path, write_video
+from ncp_agents.rendering.window import Window, shown
+from ncp_agents.saved_policy import RECIPE, WEIGHTS, SavedPolicy, State, zoo
+
+SCORES = "scores.json"
+CONFIDENCE = 0.95  # of Scores.interval
+MOST_ENVS = 16  # games side by side; more gain little on few CPUs
+
+
+class Step(NamedTuple):
+    """One decision in each of B games: what the policy saw, did and got."""
+
+    observations: np.ndarray  # (B, C, H, W) uint8
+    episode_starts: np.ndarray  # (B,) bool: the state was forgotten before this step
+    actions: np.ndarray  # (B,)
+    state: State | None  # of the circuit, after this step
+    rewards: np.ndarray  # (B,) float32
+    dones: np.ndarray  # (B,) bool
+    infos: list[dict[str, Any]]  # B; a finished game's has "episode"
+    screens: list[np.ndarray] | None  # B of (H, W, 3), seen together with the observations
+
+
+class Game(NamedTuple):
+    """A finished game."""
+
+    score: float  # undiscounted, unclipped
+    length: int  # steps
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Whole games of one policy under one protocol."""
+
+    game: str
+    protocol: str  # "v4", or how it differs: "v4(max_frames=400)"
+    deterministic: bool  # the likeliest action each step, not a sampled one
+    seed: int
+    returns: tuple[float, ...]  # each game's score
+    lengths: tuple[int, ...]  # each game's steps
+
+    def __post_init__(self) -> None:
+        if len(self.returns) != len(self.lengths):
+            raise ValueError(
+                f"there are {len(self.returns)} returns and {len(self.lengths)} lengths, "
+                "expected one of each a game"
+            )
+
+    @property
+    def key(self) -> str:
+        """What tells entries of a scores file apart: "v4", "v4-deterministic", ..."""
+        return self.protocol + ("-deterministic" if self.deterministic else "")
+
+    @property
+    def mean(self) -> float:
+        """NaN without games."""
+        return float(np.mean(self.returns)) if self.returns else math.nan
+
+    @property
+    def std(self) -> float:
+        """Of the sample, with n - 1 degrees of freedom; NaN below two games."""
+        return float(np.std(self.returns, ddof=1)) if len(self.returns) > 1 else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the mean, mean ± t(n - 1) · std / √n; NaN below two games.
+
+        Student's t takes games as independent and their scores as roughly normal.
+        """
+        games = len(self.returns)
+        if games < 2:
+            return math.nan, math.nan
+        quantile = float(stdtrit(games - 1, (1 + CONFIDENCE) / 2))
+        half = quantile * self.std / math.sqrt(games)
+        return self.mean - half, self.mean + half
+
+    @property
+    def mean_length(self) -> float:
+        """Steps a game; NaN without games."""
+        return float(np.mean(self.lengths)) if self.lengths else math.nan
+
+    @property
+    def human_normalised(self) -> float | None:
+        """The mean between random play, 0.0, and a professional tester's, 1.0, where known."""
+        return human_normalised(self.game, self.mean)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the fields, and for readers what follows from them (null where NaN)."""
+        return dataclasses.asdict(self) | {
+            "mean": _or_none(self.mean),
+            "std": _or_none(self.std),
+            "interval": [_or_none(bound) for bound in self.interval],
+            "mean_length": _or_none(self.mean_length),
+            "human_normalised": _or_none(self.human_normalised),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Scores:
+        """What `to_dict` wrote; what follows from the games is computed anew.
+
+        Raises:
+            ValueError: a field that is missing or of another type.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"got {data!r}, expected the scores of one protocol")
+        values = dict(data)
+        for name, kind in (
+            ("game", str),
+            ("protocol", str),
+            ("deterministic", bool),
+            ("seed", int),
+            ("returns", list),
+            ("lengths", list),
+        ):
+            if type(values.get(name)) is not kind:
+                raise ValueError(f"{name} is {values.get(name)!r}, expected {kind.__name__}")
+        for name, kinds in (("returns", (int, float)), ("lengths", (int,))):
+            for value in values[name]:
+                if type(value) not in kinds or not math.isfinite(value):
+                    raise ValueError(f"{name} hold {value!r}, expected numbers")
+        return cls(
+            game=values["game"],
+            protocol=values["protocol"],
+            deterministic=values["deterministic"],
+            seed=values["seed"],
+            returns=tuple(map(float, values["returns"])),
+            lengths=tuple(values["lengths"]),
+        )
+
+
+def run_loop(policy: SavedPolicy, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
+    """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
+    forgotten where a game starts. Who consumes the steps decides when to stop."""
+    observations = env.reset()
+    episode_starts = np.ones(env.num_envs, bool)
+    state = None
+    while True:
+        screens = list(env.get_images()) if env.render_mode else None
+        actions, state = policy.act(observations, state, episode_starts, deterministic)
+        env.step_async(actions)
+        following, rewards, dones, infos = env.step_wait()
+        yield Step(observations, episode_starts, actions, state, rewards, dones, infos, screens)
+        observations, episode_starts = following, dones
+
+
+def first_games(steps: Iterable[Step], games: int) -> Iterator[Step]:
+    """The steps up to the end of the first environment's `games`-th game."""
+    for step in steps:
+        yield step
+        games -= "episode" in step.infos[0]
+        if games <= 0:
+            return
+
+
+def evaluate(
+    policy: SavedPolicy,
+    episodes: int = 30,
+    protocol: str | AtariProtocol = "v4",
+    seed: int = 0,
+    deterministic: bool = False,
+    num_envs: int | None = None,
+    on_game: Callable[[Game], None] | None = None,
+    watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
+) -> Scores:
+    """Play `episodes` whole games, rewards unclipped.
+
+    Each environment plays a number of games fixed beforehand. Taking the first `episodes` games to
+    end instead would favour short ones.
+
+    Args:
+        policy: plays; its network stays as it is.
+        episodes: games, at least 1.
+        protocol: "v4", "v5" or an `AtariProtocol`, taken as its `evaluation()`; the frame stack is
+            the policy's own.
+        seed: of environments and sampled actions. The same seed and num_envs give the same scores.
+            torch's own random numbers are left as they were.
+        deterministic: take the likeliest action each step instead of sampling one.
+        num_envs: games side by side; None takes up to 16, so that all play equally often as far as
+            that goes.
+        on_game: told of each counted game as it ends.
+        watch: gets the steps, with screens, and hands them on; the evaluation ends early where it
+            stops, with the games finished so far.
+
+    Raises:
+        UserError: an unknown protocol, or episodes or num_envs below 1.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes is {episodes}, expected >= 1; usual is 30")
+    if num_envs is None:
+        num_envs = math.ceil(episodes / math.ceil(episodes / MOST_ENVS))
+    if num_envs < 1:
+        raise UserError(f"num_envs is {num_envs}, expected >= 1; usual is up to {MOST_ENVS}")
+    num_envs = min(num_envs, episodes)
+    name = protocol if isinstance(protocol, str) else protocol_name(protocol)
+
+    with _playing(policy, protocol, seed, num_envs, render=watch is not None) as env:
+        steps = run_loop(policy, env, deterministic)
+        if watch is not None:
+            steps = watch(steps)
+        quotas = [len(range(i, episodes, num_envs)) for i in range(num_envs)]
+        games = _counted_games(steps, quotas, on_game)
+    return Scores(
+        game=env.game,
+        protocol=name,
+        deterministic=deterministic,
+        seed=seed,
+        returns=tuple(game.score for game in games),
+        lengths=tuple(game.length for game in games),
+    )
+
+
+def protocol_name(protocol: AtariProtocol) -> str:
+    """The nearest named protocol, and how this one differs in evaluation: "v4(max_frames=400)"."""
+    ours = dataclasses.asdict(protocol.evaluation())
+    del ours["frame_stack"]  # the policy's
+    differences = {
+        name: {
+            field: value
+            for field, value in ours.items()
+            if value != getattr(named.evaluation(), field)
+        }
+        for name, named in PROTOCOLS.items()
+    }
+    nearest = min(differences, key=lambda name: len(differences[name]))
+    changes = ", ".join(f"{field}={value}" for field, value in differences[nearest].items())
+    return f"{nearest}({changes})" if changes else nearest
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Put scores into a scores file, in place of earlier ones of the same protocol and way of
+    choosing actions; the others stay.
+
+    Raises:
+        UserError: the file is there and not a scores file.
+    """
+    entries = (read_scores(path) if path.exists() else {}) | {scores.key: scores}
+    data = {key: entries[key].to_dict() for key in sorted(entries)}
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def read_scores(path: Path) -> dict[str, Scores]:
+    """A scores file's entries by `Scores.key`.
+
+    Raises:
+        UserError: no such file, or not a scores file.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, Mapping):
+            raise ValueError(f"got {type(data).__name__}, expected an object")
+        return {key: Scores.from_dict(entry) for key, entry in data.items()}
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {path}; play for it: ncp-agents evaluate {path.parent}"
+        ) from None
+    except (ValueError, OSError) as error:  # ValueError: bad JSON, bad UTF-8 or a bad entry
+        raise UserError(
+            f"{path} is not a scores file ({error}); move it away and evaluate again"
+        ) from None
+
+
+def table(*scores: Scores) -> Table:
+    """One column for each, for rich to print; 80 characters hold three."""
+    result = Table("", *(each.key for each in scores))
+    for name, show in (
+        ("game", lambda each: each.game),
+        ("mean", lambda each: _number(each.mean)),
+        ("std", lambda each: _number(each.std)),
+        (f"{CONFIDENCE:.0%} interval", _interval),
+        ("games", lambda each: str(len(each.returns))),
+        ("mean length", lambda each: _duration(each.mean_length)),
+        ("human-normalised", lambda each: _percent(each.human_normalised)),
+    ):
+        result.add_row(name, *map(show, scores))
+    return result
+
+
+def policies_table() -> Table:
+    """The saved policies that `ncp-agents` knows by name, a row for each of their scores.
+
+    Raises:
+        UserError: a broken recipe or scores file.
+    """
+    result = Table("policy", "game", "scored under")
+    for column in ("games", "mean", f"{CONFIDENCE:.0%} interval", "human"):
+        result.add_column(column, justify="right")
+    for name, folder in sorted(zoo().items()):
+        game = read_recipe(folder / RECIPE).environment.game
+        path = folder / SCORES
+        for each in read_scores(path).values() if path.exists() else ():
+            result.add_row(
+                name,
+                game,
+                each.key,
+                str(len(each.returns)),
+                _number(each.mean),
+                _interval(each),
+                _percent(each.human_normalised),
+            )
+        if not path.exists():
+            trained = (folder / WEIGHTS).exists()
+            result.add_row(name, game, "not scored yet" if trained else "not trained yet")
+    return result
+
+
+def evaluate_command(
+    policy: SavedPolicy,
+    *,
+    episodes: int = 30,
+    protocol: str | AtariProtocol = "v4",
+    deterministic: bool = False,
+    seed: int = 0,
+    video: Path | None = None,
+    video_games: int = 1,
+    render: Literal["human"] | None = None,
+    output: Path | None = None,
+    num_envs: int | None = None,
+) -> Scores:
+    """Evaluate with a progress bar, print the table, write `output` and the video.
+
+    With render="human" the games that count are the ones in the window, one at a time at the
+    game's own speed; closing the window ends the command, prints the games finished by then and
+    writes nothing, since fewer games are not what was asked for. A video is recorded afterwards,
+    of `video_games` further games played alone: screens of all scored games would halve the speed.
+
+    Args:
+        output: the scores file; None takes the policy's own, if it has a folder.
+
+    Raises:
+        UserError: before any game is played, where a file cannot be written, a window not be
+            opened, or an option makes no sense.
+    """
+    if output is None and policy.folder is not None:
+        output = policy.folder / SCORES
+    if output is not None:
+        _check_writable(output, "--output")
+        if output.exists():
+            read_scores(output)
+    if video is not None:
+        check_video_path(video)
+        _check_writable(video, "--video")
+        if video_games < 1:
+            raise UserError(f"video_games is {video_games}, expected >= 1")
+
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        watch = None
+        if render is not None:
+            window = stack.enter_context(contextlib.closing(Window(policy.name)))
+            watch = lambda steps: shown(steps, window)  # noqa: E731
+            num_envs = 1
+        bar = stack.enter_context(tqdm(total=episodes, unit=" games", desc=policy.name))
+        total = 0.0
+
+        def on_game(game: Game) -> None:
+            nonlocal total
+            total += game.score
+            bar.update()
+            bar.set_postfix_str(f"mean {total / bar.n:.1f}")
+
+        scores = evaluate(policy, episodes, protocol, seed, deterministic, num_envs, on_game, watch)
+    console.print(table(scores))
+    if len(scores.returns) < episodes:
+        console.print(f"stopped after {len(scores.returns)} of {episodes} games; nothing written")
+        return scores
+    if output is not None:
+        write_scores(output, scores)
+        console.print(f"scores: {output}", soft_wrap=True)
+    if video is not None:
+        record_video(policy, video, video_games, protocol, seed, deterministic)
+        console.print(f"video: {video}", soft_wrap=True)
+    return scores
+
+
+def record_video(
+    policy: SavedPolicy,
+    path: Path,
+    games: int = 1,
+    protocol: str | AtariProtocol = "v4",
+    seed: int = 0,
+    deterministic: bool = False,
+) -> int:
+    """Play `games` games alone, with a progress bar, into an MP4 → the number of steps shown."""
+    with _playing(policy, protocol, seed, num_envs=1, render=True) as env:
+        steps = first_games(run_loop(policy, env, deterministic), games)
+        frames = (picture for _, picture in pictures(steps))
+        return write_video(path, tqdm(frames, desc=path.name, unit=" steps"))
+
+
+@contextlib.contextmanager
+def _playing(
+    policy: SavedPolicy, protocol: str | AtariProtocol, seed: int, num_envs: int, render: bool
+) -> Iterator[AtariVecEnv]:
+    """Environments for a policy, and inside torch's random numbers from `seed`; those of the
+    caller go on afterwards as if nothing had been drawn."""
+    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    frame_stack = policy.recipe.environment.frame_stack
+    env = AtariVecEnv(
+        policy.recipe.environment.game,
+        num_envs,
+        dataclasses.replace(rules, frame_stack=frame_stack).evaluation(),
+        seed=seed,
+        render_mode="rgb_array" if render else None,
+    )
+    device = policy.network.device
+    # Not torch.manual_seed, which would seed GPUs that are not forked here, too.
+    gpus = [device] if device.type == "cuda" else []
+    with contextlib.closing(env), torch.random.fork_rng(gpus, device_type="cuda"):
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
+        yield env
+
+
+def _counted_games(
+    steps: Iterable[Step], quotas: list[int], on_game: Callable[[Game], None] | None
+) -> list[Game]:
+    """The first quotas[i] games of environment i, environment after environment."""
+    games: list[list[Game]] = [[] for _ in quotas]
+    missing = sum(quotas)
+    for step in steps:
+        for own, quota, info in zip(games, quotas, step.infos, strict=True):
+            if "episode" in info and len(own) < quota:
+                own.append(Game(info["episode"]["r"], info["episode"]["l"]))
+                missing -= 1
+                if on_game is not None:
+                    on_game(own[-1])
+        if not missing:
+            break
+    return [game for own in games for game in own]
+
+
+def _check_writable(path: Path, option: str) -> None:
+    """Find out now, not after minutes of play."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror}); give another place: {option}"
+        ) from None
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
+
+
+def _interval(scores: Scores) -> str:
+    return " … ".join(map(_number, scores.interval))
+
+
+def _duration(steps: float) -> str:
+    """1204 steps (1:20), minutes and seconds of the game's time."""
+    if math.isnan(steps):
+        return "–"
+    minutes, seconds = divmod(round(steps / STEPS_PER_SECOND), 60)
+    return f"{steps:.0f} steps ({minutes}:{seconds:02})"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.1%}"
+
+
+def _or_none(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,102 @@
+"""Pictures → an H.264 video that every browser and player shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from ncp_agents.errors import UserError
+from ncp_agents.files import replacing
+from ncp_agents.rendering import STEPS_PER_SECOND
+
+QUALITY = 7  # of 10; pixel edges stay sharp, a minute of Pong takes about 1 MB
+
+
+def write_video(
+    path: Path, frames: Iterable[np.ndarray], fps: int = STEPS_PER_SECOND, scale: int = 3
+) -> int:
+    """Encode frames as they come; `path` is replaced once the video is whole.
+
+    Args:
+        path: ends in .mp4.
+        frames: each (H, W, 3) uint8, all of one size, at least one.
+        fps: frames a second; 15 is the speed of a game at one frame a step.
+        scale: side of the square of pixels that one pixel becomes. Odd sizes get a black edge,
+            because H.264 halves the colours' resolution.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        UserError: `path` does not end in .mp4.
+        ValueError: no frames, one of another shape or type, or a scale below 1.
+        OSError: the encoder failed, for instance on a full disk.
+    """
+    check_video_path(path)
+    if scale < 1:
+        raise ValueError(f"scale is {scale}, expected >= 1; usual is 3")
+    with replacing(path) as temporary:
+        count = 0
+        writer = shape = None
+        try:
+            for frame in frames:
+                if writer is None:
+                    shape = frame.shape
+                    size = _even(shape[1] * scale), _even(shape[0] * scale)
+                    writer = imageio_ffmpeg.write_frames(
+                        str(temporary),
+                        size,
+                        fps=fps,
+                        codec="libx264",
+                        pix_fmt_out="yuv420p",
+                        quality=QUALITY,
+                        macro_block_size=2,
+                        output_params=["-movflags", "+faststart"],  # plays while it loads
+                        ffmpeg_log_level="error",
+                    )
+                    writer.send(None)  # starts the encoder
+                if frame.shape != shape or frame.ndim != 3 or frame.dtype != np.uint8:
+                    raise ValueError(
+                        f"frame {count} is {frame.dtype} of shape {frame.shape}, expected uint8 "
+                        f"of shape {shape if len(shape or ()) == 3 else '(H, W, 3)'}"
+                    )
+                writer.send(_enlarged(frame, scale))
+                count += 1
+        finally:
+            if writer is not None:
+                writer.close()  # waits for the encoder
+        if not count:
+            raise ValueError("there are no frames, expected at least one")
+        # The encoder's exit code is out of reach; a file cut short lacks its index or its end.
+        try:
+            written, _ = imageio_ffmpeg.count_frames_and_secs(str(temporary))
+        except RuntimeError:
+            written = 0
+        if written != count:
+            raise OSError(f"{path} got {written} of {count} frames; is the disk full?")
+    return count
+
+
+def check_video_path(path: Path) -> None:
+    """
+    Raises:
+        UserError: `path` does not end in .mp4.
+    """
+    if path.suffix.lower() != ".mp4":
+        raise UserError(f"video {path} ends in {path.suffix!r}, expected .mp4")
+
+
+def _enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
+    """(H, W, 3) → (even H * scale, even W * scale, 3), nearest neighbour."""
+    large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
+    height, width, _ = large.shape
+    return np.ascontiguousarray(
+        np.pad(large, ((0, _even(height) - height), (0, _even(width) - width), (0, 0)))
+    )
+
+
+def _even(size: int) -> int:
+    return size + size % 2

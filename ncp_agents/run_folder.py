@@ -1,0 +1,227 @@
+"""One training in its own folder, which survives a crash at any moment.
+
+    runs/pong-cfc-seed1/
+      recipe.toml              as resolved: the file and the command line together
+      progress.csv             a row a rollout
+      tensorboard/             the same and more, for `tensorboard --logdir runs`
+      checkpoint.safetensors   network, optimiser, step count, random states: what `--resume` needs
+      policy/                  the best policy so far, as a saved policy
+      curve.png                return over steps
+
+Files are replaced whole (`files.replacing`). A checkpoint holds tensors and JSON, no code.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.logger import KVWriter
+from torch import Tensor
+
+from ncp_agents.errors import UserError
+from ncp_agents.files import replacing, write_text
+from ncp_agents.recipe import Recipe, read_recipe, to_toml
+from ncp_agents.saved_policy import load_tensors, load_weights, save_tensors, weights
+from ncp_agents.sb3.sequence_ppo import SequencePPO
+
+COLUMNS = {
+    # column: the logger's key
+    "steps": "time/total_timesteps",
+    "seconds": "time/seconds",
+    "steps_per_second": "time/steps_per_second",
+    "games": "time/games",
+    "return_mean": "rollout/ep_rew_mean",
+    "length_mean": "rollout/ep_len_mean",
+    "eval_return": "eval/return",
+    "learning_rate": "train/learning_rate",
+    "policy_loss": "train/policy_gradient_loss",
+    "value_loss": "train/value_loss",
+    "entropy": "train/entropy",
+    "kl": "train/approx_kl",
+    "clip_fraction": "train/clip_fraction",
+    "explained_variance": "train/explained_variance",
+}
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where a training stands, besides its tensors and random states."""
+
+    steps: int = 0
+    updates: int = 0
+    games: int = 0
+    seconds: float = 0.0  # spent training, over all resumptions
+    best_return: float | None = None  # of the evaluations
+
+
+class RunFolder:
+    """The files of one run.
+
+    Raises:
+        UserError: from `create`, where the folder holds something already; from `open`, where it
+            holds no run.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path = path
+        self.recipe = recipe
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> RunFolder:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(
+                f"{path} exists already; add --resume to go on with it, or --run for another folder"
+            )
+        run = cls(path, recipe)
+        write_text(path / "recipe.toml", to_toml(recipe))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        if not (path / "recipe.toml").is_file():
+            raise UserError(
+                f"{path} is not a run folder: it has no recipe.toml; leave --resume out to start"
+            )
+        return cls(path, read_recipe(path / "recipe.toml"))
+
+    @classmethod
+    def reopen(cls, path: Path, recipe: Recipe) -> RunFolder:
+        """Go on with the run in `path`, whose recipe is now this one."""
+        write_text(path / "recipe.toml", to_toml(recipe))
+        return cls(path, recipe)
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def save_checkpoint(self, model: SequencePPO, counters: Counters) -> None:
+        """Replace the checkpoint by the model's state now."""
+        tensors = {f"network.{name}": value for name, value in weights(model.policy).items()}
+        names = {parameter: name for name, parameter in model.policy.named_parameters()}
+        for parameter, state in model.policy.optimizer.state.items():
+            for key, value in state.items():
+                tensors[f"optimizer.{key}.{names[parameter]}"] = torch.as_tensor(value)
+        tensors["random.torch"] = torch.get_rng_state()
+        algorithm, keys, *position = np.random.get_state(legacy=True)
+        tensors["random.numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
+        metadata = {
+            "counters": json.dumps(asdict(counters)),
+            "recent_games": json.dumps(list(model.ep_info_buffer or []), default=float),
+            "random.numpy": json.dumps([algorithm, *position]),
+            "random.python": json.dumps(random.getstate()),
+        }
+        save_tensors(self.checkpoint, tensors, metadata)
+
+    def load_checkpoint(self, model: SequencePPO) -> Counters:
+        """Put the checkpoint into a model made from the same recipe.
+
+        Raises:
+            UserError: a checkpoint that is damaged or of another network.
+        """
+        tensors, metadata = load_tensors(self.checkpoint)
+        groups: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "random": {}}
+        try:
+            for name, value in tensors.items():
+                group, _, rest = name.partition(".")
+                groups[group][rest] = value
+            counters = Counters(**json.loads(metadata["counters"]))
+            recent_games = json.loads(metadata["recent_games"])
+            algorithm, *position = json.loads(metadata["random.numpy"])
+            version, internal, gauss = json.loads(metadata["random.python"])
+            torch_state, numpy_keys = groups["random"]["torch"], groups["random"]["numpy"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.checkpoint} is not a checkpoint of a run ({type(error).__name__}: {error})"
+            ) from None
+        load_weights(model.policy, groups["network"], self.checkpoint)
+        parameters = dict(model.policy.named_parameters())
+        for name, value in groups["optimizer"].items():
+            key, _, parameter = name.partition(".")
+            if parameter not in parameters:
+                raise UserError(f"{self.checkpoint} has an unknown parameter {parameter!r}")
+            model.policy.optimizer.state[parameters[parameter]][key] = value
+        random.setstate((version, tuple(internal), gauss))
+        np.random.set_state((algorithm, numpy_keys.numpy().astype(np.uint32), *position))
+        torch.set_rng_state(torch_state)
+        model.num_timesteps = counters.steps
+        model._n_updates = counters.updates
+        assert model.ep_info_buffer is not None
+        model.ep_info_buffer.extend(recent_games)
+        return counters
+
+
+class ProgressCsv(KVWriter):
+    """`progress.csv`: fixed columns, a row a rollout, each on disk as soon as it is written.
+
+    Rows after `last_step`, which a crash left behind its last checkpoint, are dropped first.
+    """
+
+    def __init__(self, path: Path, last_step: int = 0) -> None:
+        kept = [row for row in read_progress(path) if row["steps"] <= last_step]
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows({key: _cell(row.get(key)) for key in COLUMNS} for row in kept)
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, COLUMNS)
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        row = {column: _cell(key_values.get(key)) for column, key in COLUMNS.items()}
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    """Short numbers: six digits are more than a mean of games carries."""
+    return f"{value:.6g}" if isinstance(value, float | np.floating) and value == value else (
+        "" if value is None or value != value else value
+    )
+
+
+def read_progress(path: Path) -> list[Mapping[str, float]]:
+    """The rows of a progress.csv; empty cells are left out. A row cut short by a crash is not
+    there. No file: no rows."""
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(newline="") as file:
+        for cells in csv.DictReader(file):
+            if None in cells.values():
+                continue
+            try:
+                rows.append({k: float(v) for k, v in cells.items() if v and k in COLUMNS})
+            except ValueError:
+                raise UserError(f"{path} is damaged: {cells} is not a row of numbers") from None
+    return [row for row in rows if "steps" in row]

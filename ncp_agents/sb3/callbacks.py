@@ -1,0 +1,118 @@
+"""What happens around a training: signals, periodic jobs, a progress bar, a look at the numbers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+
+class StopOnSignal(BaseCallback):
+    """Ends the training in good order on SIGINT (Ctrl-C) and SIGTERM; a second one at once.
+
+    `received` is the signal, None without one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def _on_training_start(self) -> None:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            self._previous[which] = signal.signal(which, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            self.restore()
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        while self._previous:
+            which, handler = self._previous.popitem()
+            signal.signal(which, handler)  # pyright: ignore[reportArgumentType]
+
+    def _on_step(self) -> bool:
+        return self.received is None
+
+
+class Periodically(BaseCallback):
+    """Calls `job` between two rollouts, at the first chance after every `every` steps."""
+
+    def __init__(self, every: int, job: Callable[[], None]) -> None:
+        super().__init__()
+        self.every, self.job = every, job
+
+    def _on_training_start(self) -> None:
+        self._next = self.num_timesteps + self.every
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= self._next:
+            self._next += self.every * ((self.num_timesteps - self._next) // self.every + 1)
+            self.job()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a weight became NaN or infinite."""
+
+
+class StopOnNonFinite(BaseCallback):
+    """Raises `NonFiniteError` after an update that left a loss or a weight that is no number."""
+
+    def _on_rollout_start(self) -> None:
+        values = self.logger.name_to_value
+        bad = [k for k, v in values.items() if k.endswith("loss") and not np.isfinite(v)]
+        bad += [
+            name
+            for name, parameter in self.model.policy.named_parameters()
+            if not torch.isfinite(parameter).all()
+        ]
+        if bad:
+            raise NonFiniteError(
+                f"{bad[0]} is no longer a number after {self.num_timesteps:,} steps"
+            )
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class ProgressBar(BaseCallback):
+    """A bar over all steps, with the mean return of the last games and steps a second."""
+
+    def __init__(self, total: int, label: str, disable: bool = False) -> None:
+        super().__init__()
+        self.total, self.label, self.disable = total, label, disable
+
+    def _on_training_start(self) -> None:
+        self._bar = tqdm(
+            total=self.total,
+            initial=self.num_timesteps,
+            desc=self.label,
+            unit=" steps",
+            unit_scale=True,
+            disable=self.disable,
+            smoothing=0.05,
+        )
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.num_timesteps - self._bar.n)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        games = self.model.ep_info_buffer
+        if games:
+            self._bar.set_postfix_str(f"return {np.mean([g['r'] for g in games]):.1f}")
+
+    def close(self) -> None:
+        if hasattr(self, "_bar"):
+            self._bar.close()

@@ -1,0 +1,241 @@
+"""Training: a recipe in, a run folder with a saved policy out."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.utils import LinearSchedule
+from torch.utils.tensorboard import SummaryWriter
+
+from ncp_agents import saved_policy
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.errors import UserError
+from ncp_agents.evaluation import evaluate
+from ncp_agents.recipe import Recipe
+from ncp_agents.rendering.curve import draw_curve
+from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder
+from ncp_agents.saved_policy import SavedPolicy
+from ncp_agents.sb3.callbacks import (
+    NonFiniteError,
+    Periodically,
+    ProgressBar,
+    StopOnNonFinite,
+    StopOnSignal,
+)
+from ncp_agents.sb3.sequence_ppo import SequencePPO
+
+EVALUATION_SEED = 1_000_000  # far from the training seeds, so that the games are others
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    run: RunFolder
+    counters: Counters
+    stopped_by: signal.Signals | None = None
+
+
+def make_model(recipe: Recipe, env: AtariVecEnv) -> SequencePPO:
+    """The recipe's algorithm and network on environments.
+
+    Raises:
+        UserError: sizes that do not fit together.
+    """
+    ppo = recipe.ppo
+    rate = LinearSchedule(ppo.learning_rate, 0.0, 1.0) if ppo.anneal else ppo.learning_rate
+    try:
+        return SequencePPO(
+            "CnnNcpPolicy",
+            env,
+            learning_rate=rate,
+            n_steps=ppo.n_steps,
+            batch_size=ppo.batch_size,
+            n_epochs=ppo.n_epochs,
+            gamma=ppo.gamma,
+            gae_lambda=ppo.gae_lambda,
+            clip_range=ppo.clip_range,
+            ent_coef=ppo.ent_coef,
+            vf_coef=ppo.vf_coef,
+            max_grad_norm=ppo.max_grad_norm,
+            sequence_length=ppo.sequence_length,
+            stats_window_size=recipe.schedule.window,
+            policy_kwargs=saved_policy.policy_kwargs(recipe),
+            seed=recipe.seed,
+            device="cpu",
+        )
+    except ValueError as error:
+        raise UserError(f"recipe {recipe.name!r}: {error}") from None
+
+
+def train(run: RunFolder, *, resume: bool = False, progress: bool = True) -> Outcome:
+    """Train until the recipe's steps are done, or until SIGINT or SIGTERM.
+
+    Every step counts from the start of the run. On resumption the network, the optimiser and the
+    random states are those of the checkpoint; the games start anew, from seeds not yet played.
+
+    Raises:
+        UserError: a checkpoint that is damaged or of another network.
+        NonFiniteError: NaN in loss or weights; the message names the last good checkpoint.
+    """
+    recipe = run.recipe
+    env = AtariVecEnv(
+        recipe.environment.game,
+        recipe.environment.num_envs,
+        recipe.environment.atari_protocol(),
+    )
+    try:
+        model = make_model(recipe, env)
+        counters = Counters()
+        if resume and run.checkpoint.exists():
+            # Before the first checkpoint a run starts again from nothing.
+            model._setup_learn(0)  # makes the buffer of recent games
+            model._last_obs = None
+            counters = run.load_checkpoint(model)
+            env.seed(_seed_of_games(recipe.seed, counters.steps))
+        return _Training(run, model, counters, progress).run_to_end()
+    finally:
+        env.close()
+
+
+def _seed_of_games(seed: int, steps: int) -> int:
+    """Other games after each resumption, the same for the same one; below 2^31, as ALE wants."""
+    return int(np.random.SeedSequence([seed, steps]).generate_state(1)[0]) >> 1
+
+
+class _Training:
+    """One call of `train`: the jobs around the algorithm, and the counters they share."""
+
+    def __init__(
+        self, run: RunFolder, model: SequencePPO, counters: Counters, progress: bool
+    ) -> None:
+        self.run, self.model, self.progress = run, model, progress
+        self.start, self.began = counters, time.perf_counter()
+        self.games = counters.games
+        self.best_return = counters.best_return
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(
+            steps=self.model.num_timesteps,
+            updates=self.model._n_updates,
+            games=self.games,
+            seconds=self.start.seconds + time.perf_counter() - self.began,
+            best_return=self.best_return,
+        )
+
+    def run_to_end(self) -> Outcome:
+        done, total = self.start.steps, self.recipe.steps
+        csv = ProgressCsv(self.run.progress, last_step=done)
+        board = TensorBoardOutputFormat(str(self.run.tensorboard))
+        board.writer.close()
+        board.writer = SummaryWriter(str(self.run.tensorboard), purge_step=done + 1)
+        self.model.set_logger(Logger(None, [csv, board]))
+        stop = StopOnSignal()
+        bar = ProgressBar(total, self.recipe.name, disable=not self.progress)
+        schedule = self.recipe.schedule
+        jobs: list[BaseCallback] = [stop, StopOnNonFinite(), _Record(self), bar]
+        if schedule.eval_every:
+            jobs.append(Periodically(schedule.eval_every, self.evaluate))
+        jobs.append(Periodically(schedule.checkpoint_every, self.checkpoint))
+        try:
+            if total > done:
+                self.model.learn(
+                    total - done, CallbackList(jobs), log_interval=1, reset_num_timesteps=done == 0
+                )
+            self.finish(evaluate=stop.received is None)
+        except NonFiniteError as error:
+            last = (
+                f"the last good checkpoint is {self.run.checkpoint}"
+                if self.run.checkpoint.exists()
+                else "there is no checkpoint yet"
+            )
+            raise NonFiniteError(
+                f"{error}; {last}; lower --ppo.learning-rate or --ppo.max-grad-norm"
+            ) from None
+        finally:
+            stop.restore()
+            bar.close()
+            self.model.logger.close()
+        return Outcome(self.run, self.counters, stop.received)
+
+    def finish(self, evaluate: bool) -> None:
+        if evaluate and self.recipe.schedule.eval_every:
+            self.evaluate()
+            self.model.logger.dump(self.model.num_timesteps)
+        if self.best_return is None:
+            self.save_policy()
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        self.run.save_checkpoint(self.model, self.counters)
+        draw_curve(self.run.progress, self.run.curve, self.recipe)
+
+    def save_policy(self) -> None:
+        saved_policy.save(self.run.policy, self.recipe, self.model.policy)
+
+    def evaluate(self) -> None:
+        """Play whole games on separate environments; keep the policy if it is the best so far."""
+        schedule = self.recipe.schedule
+        scores = evaluate(
+            SavedPolicy(self.recipe, self.model.policy),
+            episodes=schedule.eval_episodes,
+            protocol=self.recipe.environment.protocol,
+            seed=EVALUATION_SEED,
+        )
+        self.model.logger.record("eval/return", scores.mean)
+        self.model.logger.record("eval/length", scores.mean_length)
+        if self.best_return is None or scores.mean >= self.best_return:
+            self.best_return = scores.mean
+            self.save_policy()
+
+
+class _Record(BaseCallback):
+    """The figures of a rollout that stable-baselines3 does not log itself."""
+
+    def __init__(self, training: _Training) -> None:
+        super().__init__()
+        self.training = training
+
+    def _on_step(self) -> bool:
+        self.training.games += sum("episode" in info for info in self.locals["infos"])
+        return True
+
+    def _on_rollout_end(self) -> None:
+        counters, start = self.training.counters, self.training.start
+        seconds = counters.seconds - start.seconds
+        self.logger.record("time/seconds", counters.seconds)
+        self.logger.record("time/steps_per_second", (counters.steps - start.steps) / seconds)
+        self.logger.record("time/games", counters.games)
+        # The logger's values of the last update are still there: PPO records the loss, -entropy.
+        if "train/entropy_loss" in self.logger.name_to_value:
+            self.logger.record("train/entropy", -self.logger.name_to_value["train/entropy_loss"])
+
+
+def default_run(recipe: Recipe) -> Path:
+    return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
+
+
+def finished_policy(run: RunFolder, destination: Path) -> None:
+    """Copy a run's policy and curve to a folder of saved policies, such as policies/."""
+    destination.mkdir(parents=True, exist_ok=True)
+    for source in (run.policy / saved_policy.RECIPE, run.policy / saved_policy.WEIGHTS, run.curve):
+        shutil.copy2(source, destination / source.name)
+
+
+def use_threads(count: int) -> None:
+    """Limit torch to `count` threads; 0 leaves its own choice, one a core."""
+    if count:
+        torch.set_num_threads(count)

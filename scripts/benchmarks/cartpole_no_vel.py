@@ -1,0 +1,162 @@
+"""CartPole without velocities: the circuit of `MlpNcpPolicy` beside sb3-contrib's LSTM.
+
+The pole's and the cart's speeds are hidden, so only an agent that remembers can balance: a memoryless
+one lasts about 50 steps of 500. Both agents train for 100,000 steps on the same environments, with
+observations and rewards normalised as in rl-zoo3. Every 5,000 steps, copies of the environment
+that take no part in training play 20 episodes with deterministic actions.
+
+    python scripts/benchmarks/cartpole_no_vel.py                    # both agents, 3 seeds
+    python scripts/benchmarks/cartpole_no_vel.py --agents circuit --seeds 7
+
+The table gives, for each agent and seed,
+
+- steps to 500: training steps at the first evaluation whose 20 episodes all lasted 500 steps,
+- final mean: of the last evaluation, in steps an episode (500 is the most),
+- solved: share of the evaluations from the first 500 on that were 500 again,
+- parameters: of the whole policy, critic included,
+- seconds: of training, evaluations not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+from tqdm import tqdm
+
+from ncp_agents.envs.memory import CART_POLE_MAX_STEPS, CartPoleNoVel
+from ncp_agents.sb3 import SequencePPO
+
+NUM_ENVS = 8
+STEPS = 100_000
+EVAL_EVERY = 5_000  # steps
+EVAL_EPISODES = 20
+
+
+def linear(start: float) -> Callable[[float], float]:
+    """From `start` to 0 over the training."""
+    return lambda remaining: remaining * start
+
+
+class Agent(NamedTuple):
+    algorithm: type[RecurrentPPO]
+    arguments: dict[str, Any]
+
+
+AGENTS = {
+    "circuit": Agent(
+        SequencePPO,
+        {
+            "policy": "MlpNcpPolicy",
+            "n_steps": 32,
+            "batch_size": 256,
+            "gae_lambda": 0.8,
+            "gamma": 0.98,
+            "n_epochs": 20,
+            "ent_coef": 0.0,
+            "learning_rate": linear(3e-3),
+            "clip_range": linear(0.2),
+            "policy_kwargs": {
+                "circuit_kwargs": {"init": "balanced"},
+                "net_arch": {"pi": [], "vf": [32]},
+            },
+        },
+    ),
+    # rl-zoo3, hyperparams/ppo_lstm.yml, CartPoleNoVel-v1
+    "LSTM": Agent(
+        RecurrentPPO,
+        {
+            "policy": "MlpLstmPolicy",
+            "n_steps": 32,
+            "batch_size": 256,
+            "gae_lambda": 0.8,
+            "gamma": 0.98,
+            "n_epochs": 20,
+            "ent_coef": 0.0,
+            "learning_rate": linear(1e-3),
+            "clip_range": linear(0.2),
+            "policy_kwargs": {
+                "ortho_init": False,
+                "activation_fn": nn.ReLU,
+                "lstm_hidden_size": 64,
+                "enable_critic_lstm": True,
+                "net_arch": {"pi": [64], "vf": [64]},
+            },
+        },
+    ),
+}
+
+
+class Evaluations(BaseCallback):
+    """Evaluates at each multiple of `every` steps and stops the clock meanwhile."""
+
+    def __init__(self, seed: int, every: int, episodes: int, bar: tqdm) -> None:
+        super().__init__()
+        self.env = VecNormalize(
+            make_vec_env(CartPoleNoVel, 4, seed=10_000 + seed), training=False, norm_reward=False
+        )
+        self.every, self.episodes, self.bar = every, episodes, bar
+        self.steps: list[int] = []
+        self.means: list[float] = []
+        self.seconds = 0.0  # spent here
+
+    def _on_step(self) -> bool:
+        self.bar.update(self.num_timesteps - self.bar.n)
+        if self.num_timesteps >= self.every * (len(self.steps) + 1):
+            self._evaluate()
+        return True
+
+    def _evaluate(self) -> None:
+        start = time.perf_counter()
+        training = self.model.get_vec_normalize_env()
+        assert training is not None
+        self.env.obs_rms = training.obs_rms
+        lengths, _ = evaluate_policy(self.model, self.env, self.episodes)
+        self.model.policy.set_training_mode(False)
+        self.steps.append(self.num_timesteps)
+        self.means.append(float(np.mean(lengths)))
+        self.bar.set_postfix(steps_an_episode=f"{self.means[-1]:.0f}")
+        self.seconds += time.perf_counter() - start
+
+
+class Result(NamedTuple):
+    means: list[float]  # of each evaluation
+    steps_to_500: int | None
+    parameters: int
+    seconds: float
+
+
+def train(
+    agent: Agent,
+    seed: int,
+    steps: int = STEPS,
+    every: int = EVAL_EVERY,
+    episodes: int = EVAL_EPISODES,
+    name: str = "",
+) -> Result:
+    env = VecNormalize(make_vec_env(CartPoleNoVel, NUM_ENVS, seed=seed))
+    model = agent.algorithm(env=env, seed=seed, device="cpu", **agent.arguments)
+    with tqdm(total=steps, desc=f"{name} seed {seed}", unit="step", leave=False) as bar:
+        evaluations = Evaluations(seed, every, episodes, bar)
+        start = time.perf_counter()
+        model.learn(steps, callback=evaluations)
+        seconds = time.perf_counter() - start - evaluations.seconds
+    solved = [
+        at
+        for at, mean in zip(evaluations.steps, evaluations.means, strict=True)
+        if mean == CART_POLE_MAX_STEPS
+    ]
+    parameters = sum(p.numel() for p in model.policy.parameters())
+    return Result(evaluations.means, solved[0] if solved else None, parameters, seconds)

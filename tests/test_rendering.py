@@ -1,0 +1,216 @@
+"""Videos decode to the pictures that went in; a window shows games until it is closed."""
+
+import itertools
+import sys
+import threading
+import warnings
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from ncp_agents.envs import AtariVecEnv
+from ncp_agents.envs.protocol import protocol
+from ncp_agents.errors import UserError
+from ncp_agents.evaluation import evaluate_command, first_games, record_video, run_loop
+from ncp_agents.recipe import Recipe
+from ncp_agents.rendering.pictures import CAPTION_HEIGHT, captioned, pictures
+from ncp_agents.rendering.video import write_video
+from ncp_agents.rendering.window import Window
+from ncp_agents.saved_policy import SavedPolicy, build
+
+SHORT = protocol("v4", max_frames=100)  # 25 steps a game
+
+
+@pytest.fixture(scope="module")
+def policy():
+    torch.manual_seed(5)
+    return SavedPolicy(Recipe(), build(Recipe()))
+
+
+@pytest.fixture
+def no_screen(monkeypatch):
+    """SDL draws into memory."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+def decode(path):
+    """The frames (T, H, W, 3) and what the file says about itself."""
+    with warnings.catch_warnings():
+        # imageio leaves its pipes to the garbage collector.
+        warnings.filterwarnings("ignore", "unclosed file", ResourceWarning)
+        return iio.imread(path), iio.immeta(path)
+
+
+def squares(count, height, width):
+    """Pictures (height, width, 3) of one bright pixel block that moves."""
+    for i in range(count):
+        frame = np.zeros((height, width, 3), np.uint8)
+        frame[4 * i : 4 * i + 4, 4:8] = 200
+        yield frame
+
+
+def test_video_decodes_to_what_went_in(tmp_path):
+    path = tmp_path / "new" / "squares.mp4"
+    assert write_video(path, squares(5, 22, 17), fps=15, scale=3) == 5
+
+    video, about = decode(path)
+    assert video.shape == (5, 66, 52, 3)  # 51 is odd
+    for frame, expected in zip(video, squares(5, 22, 17), strict=True):
+        large = expected.repeat(3, axis=0).repeat(3, axis=1)
+        assert np.abs(frame[:, :51].astype(int) - large).mean() < 3
+        assert frame[:, 51].max() < 20
+    assert (about["fps"], about["codec"]) == (15, "h264")
+    assert about["pix_fmt"].startswith("yuv420p")
+    assert [p.name for p in path.parent.iterdir()] == ["squares.mp4"]
+
+
+def test_video_takes_pictures_as_they_come(tmp_path):
+    alive = []
+
+    def frames():
+        for frame in squares(6, 32, 32):
+            alive.append(sys.getrefcount(frame))
+            yield frame
+
+    write_video(tmp_path / "squares.mp4", frames())
+    assert len(set(alive)) == 1
+
+
+def test_a_failed_video_leaves_the_old_one(tmp_path):
+    path = tmp_path / "squares.mp4"
+    path.write_bytes(b"old")
+
+    def breaks():
+        yield from squares(2, 32, 32)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(path, breaks())
+    with pytest.raises(ValueError, match="there are no frames"):
+        write_video(path, [])
+    with pytest.raises(ValueError, match=r"frame 1 is uint8 of shape \(16, 32, 3\), expected"):
+        write_video(path, itertools.chain(squares(1, 32, 32), squares(1, 16, 32)))
+    with pytest.raises(ValueError, match="frame 0 is float64"):
+        write_video(path, [np.zeros((32, 32, 3))])
+    with pytest.raises(UserError, match=r"ends in '\.gif', expected \.mp4"):
+        write_video(tmp_path / "squares.gif", squares(1, 32, 32))
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["squares.mp4"]
+
+
+def test_a_video_of_two_games(policy, tmp_path):
+    path = tmp_path / "pong.mp4"
+    before = torch.get_rng_state()
+    assert record_video(policy, path, games=2, protocol=SHORT, seed=3) == 50
+    assert torch.equal(torch.get_rng_state(), before)
+
+    video, _ = decode(path)
+    assert video.shape == (50, 3 * (CAPTION_HEIGHT + 210), 3 * 160, 3)
+    env = AtariVecEnv("pong", 1, SHORT.evaluation(), seed=3, render_mode="rgb_array")
+    env.reset()
+    screen = env.get_images()[0].repeat(3, axis=0).repeat(3, axis=1)
+    shown = video[0, 3 * CAPTION_HEIGHT :]
+    # Colours have half the resolution in H.264, so edges blur.
+    assert np.abs(shown.astype(int) - screen).mean() < 5
+    assert np.abs(shown.astype(int) - screen[::-1]).mean() > 10  # of another picture
+
+
+def test_pictures_count_score_and_games(policy):
+    env = AtariVecEnv("pong", 1, protocol("v4", max_frames=600), seed=3, render_mode="rgb_array")
+    score, game, seen = 0.0, 1, set()
+    for step, picture in pictures(first_games(run_loop(policy, env), 2)):
+        score += step.rewards[0]
+        seen.add((game, score))
+        expected = captioned(step.screens[0], f"game {game}  score {score:.0f}")
+        np.testing.assert_array_equal(picture, expected)
+        if step.dones[0]:
+            score, game = 0.0, game + 1
+    assert {(1, 0.0), (1, -1.0), (2, 0.0), (2, -1.0)} <= seen
+
+
+def test_captions_differ_and_leave_the_screen_alone():
+    screen = np.full((20, 160, 3), 77, np.uint8)
+    one, two = captioned(screen, "score 1"), captioned(screen, "score 2")
+    assert one.shape == (20 + CAPTION_HEIGHT, 160, 3)
+    np.testing.assert_array_equal(one[CAPTION_HEIGHT:], screen)
+    assert (one != two).any()
+
+
+def test_pictures_need_screens(policy):
+    env = AtariVecEnv("pong", 1, SHORT)
+    with pytest.raises(ValueError, match="no screens; make AtariVecEnv with render_mode"):
+        next(pictures(run_loop(policy, env)))
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_a_window_shows_pictures_at_its_speed():
+    import pygame
+
+    window = Window("squares", fps=50, scale=2)
+    start = pygame.time.get_ticks()
+    try:
+        assert all(window.show(frame) for frame in squares(6, 24, 32))
+        duration = pygame.time.get_ticks() - start
+        surface = pygame.display.get_surface()
+        assert surface.get_size() == (64, 48)
+        assert surface.get_at((8, 40))[:3] == (200, 200, 200)
+        assert surface.get_at((8, 39))[:3] == (0, 0, 0)
+    finally:
+        window.close()
+    assert duration >= 5 * 20  # ms
+
+
+@pytest.mark.usefixtures("no_screen")
+@pytest.mark.parametrize("key", ["QUIT", "K_ESCAPE", "K_a"])
+def test_closing_the_window_or_escape_ends_it(key):
+    import pygame
+
+    window = Window("squares", fps=1000)
+    try:
+        frame = next(squares(1, 24, 32))
+        assert window.show(frame)
+        if key == "QUIT":
+            pygame.event.post(pygame.event.Event(pygame.QUIT))
+        else:
+            pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=getattr(pygame, key)))
+        assert window.show(frame) == (key == "K_a")
+    finally:
+        window.close()
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_closing_the_window_ends_the_evaluation(policy, tmp_path, capsys):
+    import pygame
+
+    def close():
+        pygame.event.post(pygame.event.Event(pygame.QUIT))
+
+    output = tmp_path / "scores.json"
+    timer = threading.Timer(2.0, close)
+    timer.start()
+    try:
+        short = protocol("v4", max_frames=20)  # 5 steps, 0.3 s
+        result = evaluate_command(policy, protocol=short, render="human", output=output)
+    finally:
+        timer.cancel()
+    assert 1 <= len(result.returns) < 30
+    assert f"stopped after {len(result.returns)} of 30 games" in capsys.readouterr().out
+    assert not output.exists()
+    assert not pygame.display.get_init()
+
+
+def test_a_window_without_pygame_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(UserError, match=r"pip install 'ncp-agents\[play\]'"):
+        Window("pong")
+
+
+def test_a_window_without_a_screen_offers_the_video(monkeypatch):
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if sys.platform != "linux":
+        pytest.skip("other systems always have a screen")
+    with pytest.raises(UserError, match=r"cannot open a window .*--video"):
+        Window("pong")
