@@ -156,7 +156,7 @@ def policies(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from ncp_agents.evaluation import policies_table
+    from ncp_agents.scores import policies_table
 
     Console().print(policies_table())
     return 0
@@ -178,7 +178,7 @@ USAGE = """usage: ncp-agents COMMAND [OPTIONS]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command → exit code: 0, 1 (the work failed), 2 (the user's mistake), or 128 + signal."""
+    """Run a command → exit code: 0, 1 (the work failed), 2 (the user's mistake), 128 + signal."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)

@@ -205,8 +205,10 @@ class ProgressCsv(KVWriter):
 
 def _cell(value: Any) -> Any:
     """Short numbers: six digits are more than a mean of games carries."""
-    return f"{value:.6g}" if isinstance(value, float | np.floating) and value == value else (
-        "" if value is None or value != value else value
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float | np.floating) and value == value
+        else ("" if value is None or value != value else value)
     )
 
 

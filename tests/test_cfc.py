@@ -14,7 +14,12 @@ from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random
 MODES = ("default", "no_gate", "pure")
 BACKBONES = ((0, 0), (16, 1), (12, 3))
 ACTIVATIONS = ("lecun_tanh", "tanh", "relu", "silu", "gelu")
-I, N, B, T = 5, 12, 3, 7
+I, N, B, T = 5, 12, 3, 7  # noqa: E741
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_every_time():
+    torch.manual_seed(0)
 
 
 def dense(mode="default", backbone=(0, 0), **kwargs) -> CfC:
@@ -39,7 +44,7 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter.add_(0.3 * noise)
+            parameter.add_(0.1 * noise)
 
 
 def data(seed=0, dtype=torch.float64, b=B, t=T):

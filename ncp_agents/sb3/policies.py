@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -54,7 +54,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
             of the critic's own that it does not read.
     """
 
-    default_wiring: WiringLike = {"kind": "AutoNCP", "units": 32, "output_size": 8}
+    default_wiring: ClassVar[WiringLike] = {"kind": "AutoNCP", "units": 32, "output_size": 8}
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
 class CnnNcpPolicy(MlpNcpPolicy):
     """`MlpNcpPolicy` for images, with a convolutional encoder (`CompactCNN` unless told)."""
 
-    default_wiring: WiringLike = {"kind": "AutoNCP", "units": 64, "output_size": 16}
+    default_wiring: ClassVar[WiringLike] = {"kind": "AutoNCP", "units": 64, "output_size": 16}
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class MultiInputNcpPolicy(MlpNcpPolicy):
     """`MlpNcpPolicy` for dict observations, each entry encoded by stable-baselines3's
     `CombinedExtractor`."""
 
-    default_wiring: WiringLike = CnnNcpPolicy.default_wiring
+    default_wiring: ClassVar[WiringLike] = CnnNcpPolicy.default_wiring
 
     def __init__(
         self,

@@ -42,9 +42,7 @@ class SequencePPO(RecurrentPPO):
         "MultiInputNcpPolicy": MultiInputNcpPolicy,
     }
 
-    def __init__(
-        self, *args: Any, sequence_length: int | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, sequence_length: int | None = None, **kwargs: Any) -> None:
         self.sequence_length = sequence_length
         super().__init__(*args, **kwargs)
 
@@ -84,9 +82,7 @@ class SequencePPO(RecurrentPPO):
 
             def flat(values: np.ndarray, rows=rows, columns=columns) -> Tensor:
                 picked = values[rows, columns]
-                return torch.as_tensor(
-                    picked.reshape(-1, *picked.shape[2:]), device=self.device
-                )
+                return torch.as_tensor(picked.reshape(-1, *picked.shape[2:]), device=self.device)
 
             def state(values: np.ndarray, start=start, env=env) -> Tensor:
                 # (n_steps, layers, n_envs, N) → (layers, B, N)

@@ -73,7 +73,9 @@ class CfC(nn.Module):
             }
             for name, value in given.items():
                 if value is not None:
-                    raise ValueError(f"{name}={value} does not go with a wiring: it has no backbone")
+                    raise ValueError(
+                        f"{name}={value} does not go with a wiring: it has no backbone"
+                    )
             self.rnn_cell = WiredCfCCell(
                 input_size, units, mode, mask_time_gates=mask_time_gates, init=init
             )
@@ -145,10 +147,7 @@ class CfC(nn.Module):
             )
         batched = input.dim() == 3
         lead = input.shape[:-1]
-        if batched:
-            x = input.transpose(0, 1) if self.batch_first else input
-        else:
-            x = input[:, None]
+        x = self._time_major(input, batched)
         steps, batch, _ = x.shape
         if steps == 0 or batch == 0:
             raise ValueError(f"input has shape {tuple(input.shape)}, expected at least one step")
@@ -183,10 +182,10 @@ class CfC(nn.Module):
         return 1 if self.batch_first else 0
 
     def _time_major(self, values: Tensor, batched: bool) -> Tensor:
-        """(B, T), (T, B) or (T,) → (T, B)."""
+        """(B, T, …), (T, B, …) or (T, …) → (T, B, …)."""
         if not batched:
             return values[:, None]
-        return values.T if self.batch_first else values
+        return values.transpose(0, 1) if self.batch_first else values
 
     def _timespans(self, timespans: Tensor, lead: torch.Size, batched: bool) -> float | Tensor:
         if timespans.dim() == 0:

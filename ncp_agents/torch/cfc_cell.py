@@ -69,7 +69,9 @@ class CfCCell(nn.Module):
         super().__init__()
         units = hidden_size if units is None else units
         if units is None or units < 1 or input_size < 1:
-            raise ValueError(f"CfCCell got input_size={input_size} and units={units}, expected both >= 1")
+            raise ValueError(
+                f"CfCCell got input_size={input_size}, units={units}, expected both >= 1"
+            )
         if not 0.0 <= backbone_dropout < 1.0:
             raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
         if backbone_units < 0 or backbone_layers < 0:
@@ -165,7 +167,7 @@ class CfCCell(nn.Module):
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """x (B, I), h (B, N), timespan a float or (B, 1), in steps → output (B, N), state (B, N)."""
+        """x (B, I), h (B, N), timespan a float or (B, 1), in steps → output and state (B, N)."""
         z = torch.cat([x, h], -1)
         for layer in self.backbone.values():
             z = self.activation(layer(z))

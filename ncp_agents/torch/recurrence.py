@@ -276,9 +276,7 @@ class Recurrence(torch.autograd.Function):
         for i in range(depth):
             flat = dz[i + 1].flatten(0, 1)
             dhidden += [active[i].flatten(0, 1).T @ flat, flat.sum(0)]
-        dtimespans, dw_tau, damplitude = mixing.gradients(
-            dp[1:], dz[-1].unflatten(-1, (-1, units))
-        )
+        dtimespans, dw_tau, damplitude = mixing.gradients(dp[1:], dz[-1].unflatten(-1, (-1, units)))
         return (
             None,
             dz[0],

@@ -44,9 +44,7 @@ def scan(
     if resets is not None and bool(resets.any()):
         skewed_resets = _skew(resets, sizes)
         reset_waves = skewed_resets.flatten(1).any(1).nonzero().flatten().tolist()
-    plan = Plan(
-        weights.mode, sizes, constant, weights.activation, waves, frozenset(reset_waves)
-    )
+    plan = Plan(weights.mode, sizes, constant, weights.activation, waves, frozenset(reset_waves))
     w_tau, amplitude = weights.pure or (None, None)
     p = Recurrence.apply(
         plan,

@@ -121,7 +121,7 @@ class WiredCfCCell(nn.Module):
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """x (B, I), h (B, N), timespan a float or (B, 1), in steps → output (B, M), state (B, N)."""
+        """x (B, I), h (B, N), timespan a float or (B, 1) → output (B, M), state (B, N)."""
         states = []
         for cell, previous in zip(self.cells, h.split(self.layer_sizes, -1), strict=True):
             x, _ = cell(x, previous, timespan)
