@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ class Train:
     resume: bool = False  # go on from the run folder's checkpoint; a longer --steps may be given
     save: Path | None = None  # also put the trained policy here, such as policies/my-policy
     list: bool = False  # show the policies that have a recipe, and end
-    threads: int = 0  # of torch; 0 takes one a core
+    threads: int = 1  # of torch; small networks gain little from more; 0 takes one a core
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def train(arguments: Sequence[str]) -> int:
         return policies([])
 
     from ncp_agents.run_folder import RunFolder
-    from ncp_agents.sb3.callbacks import NonFiniteError
+    from ncp_agents.sb3.sequence_ppo import NonFiniteError
     from ncp_agents.training import default_run, finished_policy, use_threads
     from ncp_agents.training import train as run_training
 
@@ -212,12 +213,17 @@ def _parse(kind: type[T], arguments: Sequence[str], command: str, default: T | N
         if end.code in (0, None):
             raise
         raise UserError(_one_line(said.getvalue())) from None
+    except ValueError as error:  # of the outermost dataclass, which tyro lets through
+        raise UserError(str(error)) from None
 
 
 def _one_line(box: str) -> str:
-    """The first paragraph of tyro's box, and the first option that it suggests."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rule = next((i for i, line in enumerate(lines) if set(line) == {"─"}), len(lines))
-    message = " ".join(lines[:rule])
+    """The first paragraph of tyro's box below its title, and the first option that it suggests."""
+    _, *lines = (line.strip("╭╮╰╯│| ") for line in box.splitlines())
+    paragraphs = [
+        " ".join(group)
+        for is_rule, group in itertools.groupby(lines, lambda line: set(line) <= set("─-"))
+        if not is_rule
+    ]
     suggestion = re.search(r"Perhaps you meant:\W*(--[\w.-]+)", box)
-    return message + (f"; did you mean {suggestion[1]}?" if suggestion else "")
+    return paragraphs[0] + (f"; did you mean {suggestion[1]}?" if suggestion else "")

@@ -101,7 +101,7 @@ class PPO:
     n_epochs: int = 4  # passes over each rollout
     gamma: float = 0.99  # discount a step
     gae_lambda: float = 0.95  # generalised advantage estimation, Schulman et al. 2016
-    clip_range: float = 0.1  # of the probability ratio
+    clip_range: float = 0.15  # of the probability ratio
     ent_coef: float = 0.01  # weight of the entropy bonus
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
@@ -133,7 +133,7 @@ class PPO:
 class Schedule:
     """What happens during training, besides training."""
 
-    eval_every: int = 250_000  # steps between evaluations on separate environments; 0 = never
+    eval_every: int = 200_000  # steps between evaluations on separate environments; 0 = never
     eval_episodes: int = 8  # whole games an evaluation
     checkpoint_every: int = 50_000  # steps between checkpoints: the most that a crash loses
     window: int = 20  # games in the running mean return
@@ -153,7 +153,7 @@ class Recipe:
     """How to train one policy."""
 
     name: str = "pong-cfc"  # of the policy and its run folders
-    steps: int = 1_000_000  # decisions in all environments together; one is 4 frames of the game
+    steps: int = 1_200_000  # decisions in all environments together; one is 4 frames of the game
     seed: int = 1  # of network, sampling and environments
     environment: Environment = field(default_factory=Environment)
     policy: Policy = field(default_factory=Policy)

@@ -24,13 +24,12 @@ from ncp_agents.rendering.curve import draw_curve
 from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.callbacks import (
-    NonFiniteError,
     Periodically,
     ProgressBar,
     StopOnNonFinite,
     StopOnSignal,
 )
-from ncp_agents.sb3.sequence_ppo import SequencePPO
+from ncp_agents.sb3.sequence_ppo import NonFiniteError, SequencePPO
 
 EVALUATION_SEED = 1_000_000  # far from the training seeds, so that the games are others
 
@@ -162,9 +161,8 @@ class _Training:
                 if self.run.checkpoint.exists()
                 else "there is no checkpoint yet"
             )
-            raise NonFiniteError(
-                f"{error}; {last}; lower --ppo.learning-rate or --ppo.max-grad-norm"
-            ) from None
+            error.args = (f"{error}; {last}; lower --ppo.learning-rate or --ppo.max-grad-norm",)
+            raise
         finally:
             stop.restore()
             bar.close()

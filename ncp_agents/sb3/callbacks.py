@@ -11,6 +11,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from ncp_agents.sb3.sequence_ppo import NonFiniteError
+
 
 class StopOnSignal(BaseCallback):
     """Ends the training in good order on SIGINT (Ctrl-C) and SIGTERM; a second one at once.
@@ -62,10 +64,6 @@ class Periodically(BaseCallback):
         return True
 
 
-class NonFiniteError(RuntimeError):
-    """A loss or a weight became NaN or infinite."""
-
-
 class StopOnNonFinite(BaseCallback):
     """Raises `NonFiniteError` after an update that left a loss or a weight that is no number."""
 
@@ -78,9 +76,7 @@ class StopOnNonFinite(BaseCallback):
             if not torch.isfinite(parameter).all()
         ]
         if bad:
-            raise NonFiniteError(
-                f"{bad[0]} is no longer a number after {self.num_timesteps:,} steps"
-            )
+            raise NonFiniteError(bad[0], self.num_timesteps)
 
     def _on_step(self) -> bool:
         return True

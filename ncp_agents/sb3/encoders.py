@@ -51,7 +51,8 @@ class CompactCNN(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """(B, C, H, W) in 0…1 → (B, features_dim)."""
-        return self.linear(self.cnn(observations))
+        centred = observations - observations.mean((-3, -2, -1), keepdim=True)
+        return self.linear(self.cnn(centred))
 
 
 ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {

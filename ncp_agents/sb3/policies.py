@@ -69,6 +69,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         critic: CriticReads = "circuit+encoder",
         circuit_kwargs: dict[str, Any] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -79,9 +80,10 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         check_fits(features_extractor_class, observation_space)
         if net_arch is None:
             net_arch = []
-        # eps as in PPO's reference implementation (openai/baselines), which Adam on small
-        # advantage-normalised gradients needs.
-        optimizer_kwargs = {"eps": 1e-5, **(optimizer_kwargs or {})}
+        if optimizer_class is torch.optim.Adam:
+            # eps as in PPO's reference implementation (openai/baselines); one fused pass over all
+            # parameters takes a quarter of the time of one pass each.
+            optimizer_kwargs = {"eps": 1e-5, "fused": True, **(optimizer_kwargs or {})}
         if critic == "circuit" and not kwargs.get("share_features_extractor", True):
             raise ValueError(
                 "share_features_extractor=False gives the critic an encoder of its own, which "
@@ -97,6 +99,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
             activation_fn,
             *args,
             features_extractor_class=features_extractor_class,
+            optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
             **kwargs,
         )

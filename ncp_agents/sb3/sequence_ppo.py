@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,13 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from ncp_agents.sb3.policies import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, a weight or the policy's output became NaN or infinite."""
+
+    def __init__(self, what: str, steps: int) -> None:
+        super().__init__(f"{what} is no longer a number after {steps:,} steps")
 
 
 class SequencePPO(RecurrentPPO):
@@ -110,6 +117,15 @@ class SequencePPO(RecurrentPPO):
                 ),
                 "episode_starts": flat(buffer.episode_starts),
             }
+
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        """As RecurrentPPO's; raises NonFiniteError where the network no longer gives numbers."""
+        try:
+            return super().learn(*args, **kwargs)
+        except ValueError as error:
+            if "invalid values" not in str(error):  # how torch's distributions refuse NaN
+                raise
+            raise NonFiniteError("the policy's output", self.num_timesteps) from None
 
     def train(self) -> None:
         """Update the policy from the rollout, as PPO does (Schulman et al. 2017)."""

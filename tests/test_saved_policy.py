@@ -1,0 +1,165 @@
+"""Saved policies: the same policy comes back, and nothing else gets in."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import Circuit, Environment, Policy, Recipe, to_toml
+from ncp_agents.saved_policy import build, find, load, save, weights, zoo
+
+RECIPES = [
+    Recipe(),
+    Recipe(
+        environment=Environment("breakout", frame_stack=2),
+        policy=Policy(features=32, critic="circuit"),
+        circuit=Circuit(units=20, motor_neurons=4, mixed_memory=True, mode="no_gate"),
+    ),
+    Recipe(circuit=Circuit(wiring="Random", units=16, motor_neurons=3, mask_time_gates=True)),
+    Recipe(circuit=Circuit(wiring="FullyConnected", units=16, motor_neurons=3, init="xavier")),
+    Recipe(policy=Policy(critic="encoder"), circuit=Circuit(wiring="dense", units=16)),
+]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    save(tmp_path / "policy", RECIPES[0], build(RECIPES[0]))
+    return tmp_path / "policy"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_loaded_policy_acts_like_the_saved_one(recipe, tmp_path):
+    network = build(recipe)
+    save(tmp_path, recipe, network)
+    loaded = load(tmp_path)
+    assert loaded.recipe == recipe
+    rng = np.random.default_rng(0)
+    shape = (3, recipe.environment.frame_stack, 84, 84)
+    state = other = None
+    for step in range(4):
+        frames = rng.integers(0, 255, shape, np.uint8)
+        starts = np.array([step == 0, step == 2, False])
+        action, state = loaded.act(frames, state, starts, deterministic=True)
+        expected, other = network.predict(frames, other, starts, deterministic=True)
+        assert (action == expected).all()
+        assert state is not None
+        assert other is not None
+        np.testing.assert_array_equal(state[0], other[0])
+
+
+def test_the_files_hold_no_pickle(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["recipe.toml", "weights.safetensors"]
+    header = (folder / "weights.safetensors").read_bytes()
+    length = struct.unpack("<Q", header[:8])[0]
+    names = json.loads(header[8 : 8 + length])
+    assert "circuit.rnn_cell.layer_0.ff1.weight" in names
+
+
+def test_weights_name_each_parameter_once():
+    network = build(Recipe())
+    parameters = {id(p) for p in network.parameters()}
+    named = [t for t in weights(network).values() if id(t) in parameters]
+    assert len(named) == len(parameters)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_truncated_weights_are_refused(folder, keep):
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        load(folder)
+
+
+def test_weights_of_another_network_are_refused(folder):
+    path = folder / "weights.safetensors"
+    tensors = load_file(path)
+    for change, message in (
+        (lambda t: t.pop("value_net.bias"), "it lacks 'value_net.bias'"),
+        (lambda t: t.update(extra=torch.zeros(1)), "it should not have 'extra'"),
+        (lambda t: t.update({"value_net.bias": torch.zeros(2)}), r"value_net.bias is \(2,\)"),
+        (
+            lambda t: t.update({"value_net.bias": torch.tensor([float("nan")])}),
+            "value_net.bias holds NaN",
+        ),
+    ):
+        changed = dict(tensors)
+        change(changed)
+        save_file(changed, path)
+        with pytest.raises(UserError, match=message):
+            load(folder)
+
+
+def test_a_pickle_in_the_place_of_weights_is_not_opened(folder, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    torch.save(Bomb(), folder / "weights.safetensors")
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        load(folder)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_missing_files_and_folders_are_named(folder, tmp_path):
+    with pytest.raises(UserError, match="there is no policy folder"):
+        load(tmp_path / "nowhere")
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"it lacks weights\.safetensors; train it: ncp-agents"):
+        load(folder)
+    (folder / "recipe.toml").unlink()
+    with pytest.raises(UserError, match=r"it lacks recipe\.toml"):
+        load(folder)
+
+
+def test_a_recipe_that_cannot_be_built_is_a_users_error():
+    with pytest.raises(UserError, match="pong-cfc.*[Oo]utput"):
+        build(Recipe(circuit=Circuit(units=8, motor_neurons=7)))
+
+
+def test_find_by_name_and_by_path(folder):
+    assert find(str(folder)) == folder
+    assert find("pong-cfc") == zoo()["pong-cfc"]
+    with pytest.raises(UserError, match="did you mean 'pong-cfc'"):
+        find("pong-cfx")
+    with pytest.raises(UserError, match="there is no policy folder some/where"):
+        find("some/where")
+
+
+def test_a_full_disk_leaves_the_old_policy_whole(folder):
+    """A limit on the size of files stands in for the disk: writing fails half way."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code = f"""
+import resource, signal
+from pathlib import Path
+from ncp_agents.recipe import Recipe
+from ncp_agents.saved_policy import build, save
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+network = build(Recipe())
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+save(Path({str(folder)!r}), Recipe(seed=5), network)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    load(folder)
+
+
+def test_a_copied_folder_is_the_same_policy(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    assert (tmp_path / "copy" / "recipe.toml").read_text() == to_toml(load(folder).recipe)

@@ -1,0 +1,245 @@
+"""Training end to end: real games, real processes, killed at real moments."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ncp_agents import saved_policy
+from ncp_agents.cli import main
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import PPO, Circuit, Environment, Policy, Recipe, Schedule, read_recipe
+from ncp_agents.run_folder import COLUMNS, Counters, ProgressCsv, RunFolder, read_progress
+from ncp_agents.training import make_model, train
+
+ROLLOUT = 32  # steps in both environments together
+SMALL = [
+    *("--environment.num-envs", "2", "--policy.features", "16", "--threads", "1"),
+    *("--circuit.units", "12", "--circuit.motor-neurons", "3"),
+    *("--ppo.n-steps", "16", "--ppo.sequence-length", "16", "--ppo.batch-size", "16"),
+    *("--ppo.n-epochs", "1", "--schedule.eval-every", "0"),
+    *("--schedule.checkpoint-every", str(ROLLOUT)),
+]
+SMALL_RECIPE = Recipe(
+    steps=4 * ROLLOUT,
+    environment=Environment(num_envs=2),
+    policy=Policy(features=16),
+    circuit=Circuit(units=12, motor_neurons=3),
+    ppo=PPO(n_steps=16, sequence_length=16, batch_size=16, n_epochs=1),
+    schedule=Schedule(eval_every=0, checkpoint_every=ROLLOUT),
+)
+SCRIPT = str(Path(__file__).parent.parent / "scripts" / "train.py")
+
+
+def start(run: Path, *options: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, "pong-cfc", "--run", str(run), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_until(condition, process: subprocess.Popen, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the training did not get there in time"
+        time.sleep(0.02)
+
+
+def steps_of(run: Path) -> list[float]:
+    return [row["steps"] for row in read_progress(run / "progress.csv")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> RunFolder:
+    """A run of four rollouts, in this process."""
+    run = RunFolder.create(tmp_path_factory.mktemp("runs") / "small", SMALL_RECIPE)
+    outcome = train(run, progress=False)
+    assert outcome.counters.steps == 4 * ROLLOUT
+    assert outcome.stopped_by is None
+    return run
+
+
+def test_a_run_leaves_everything_a_person_wants(finished):
+    assert read_recipe(finished.path / "recipe.toml") == SMALL_RECIPE
+    assert steps_of(finished.path) == [ROLLOUT * i for i in (1, 2, 3, 4)]
+    with finished.progress.open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert list(last) == list(COLUMNS)
+    assert float(last["steps_per_second"]) > 0
+    assert float(last["entropy"]) == pytest.approx(np.log(6), rel=0.1)  # six actions, untrained
+    assert finished.curve.read_bytes().startswith(b"\x89PNG")
+    policy = saved_policy.load(finished.policy)
+    actions, _ = policy.act(np.zeros((2, 1, 84, 84), np.uint8))
+    assert actions.shape == (2,)
+    events = EventAccumulator(str(finished.tensorboard)).Reload()
+    assert [e.step for e in events.Scalars("train/value_loss")] == [ROLLOUT * i for i in (2, 3, 4)]
+    assert not list(finished.path.rglob(".*"))  # no temporary file is left
+
+
+def test_a_checkpoint_brings_back_network_optimiser_and_random_states(finished):
+    env = AtariVecEnv("pong", 2)
+    model = make_model(SMALL_RECIPE, env)
+    model._setup_learn(0)
+    counters = finished.load_checkpoint(model)
+    assert counters.steps == model.num_timesteps == 4 * ROLLOUT
+    assert counters.updates == model._n_updates == 4
+    policy = saved_policy.load(finished.policy)  # of the same moment
+    for name, value in saved_policy.weights(model.policy).items():
+        assert torch.equal(value, saved_policy.weights(policy.network)[name])
+    moments = model.policy.optimizer.state[model.policy.value_net.weight]
+    assert moments["step"] == 4 * 2  # updates times minibatches
+    assert moments["exp_avg_sq"].any()
+    finished.load_checkpoint(model)
+    drawn = torch.rand(3), np.random.rand(3)
+    finished.load_checkpoint(model)
+    assert torch.equal(torch.rand(3), drawn[0])
+    assert (np.random.rand(3) == drawn[1]).all()
+    finished.save_checkpoint(model, counters)
+    env.close()
+
+
+def test_the_same_seed_trains_the_same_policy(finished, tmp_path):
+    again = RunFolder.create(tmp_path / "again", SMALL_RECIPE)
+    train(again, progress=False)
+    first, second = (saved_policy.load(run.policy) for run in (finished, again))
+    for name, value in saved_policy.weights(first.network).items():
+        assert torch.equal(value, saved_policy.weights(second.network)[name]), name
+
+
+@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_resume_goes_on(tmp_path, which, code):
+    run = tmp_path / "run"
+    process = start(run, *SMALL, "--steps", "1000000")
+    wait_until(lambda: len(steps_of(run)) >= 3, process)
+    process.send_signal(which)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    stopped = int(re.search(r"stopped at ([\d,]+)", out)[1].replace(",", ""))
+    assert f"--run {run} --resume" in out
+    saved_policy.load(run / "policy")
+
+    total = str(stopped + 3 * ROLLOUT)
+    assert main(["train", "pong-cfc", "--run", str(run), "--resume", "--steps", total]) == 0
+    steps = steps_of(run)
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= int(total)
+    assert read_recipe(run / "recipe.toml").steps == int(total)
+
+
+def test_kill_9_loses_at_most_one_checkpoint_interval(tmp_path):
+    run = tmp_path / "run"
+    process = start(run, *SMALL, "--steps", "1000000")
+    wait_until(lambda: len(steps_of(run)) >= 4, process)
+    process.kill()
+    process.communicate()
+    reached = steps_of(run)[-1]
+
+    env = AtariVecEnv("pong", 2)
+    model = make_model(read_recipe(run / "recipe.toml"), env)
+    model._setup_learn(0)
+    resumed = RunFolder.open(run).load_checkpoint(model).steps
+    env.close()
+    assert resumed >= reached - 2 * ROLLOUT  # the interval, and the rollout under way
+
+    total = str(int(reached) + 2 * ROLLOUT)
+    assert main(["train", "pong-cfc", "--run", str(run), "--resume", "--steps", total]) == 0
+    steps = steps_of(run)
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= int(total)
+
+
+def test_killed_before_the_first_checkpoint_starts_anew(tmp_path):
+    run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
+    outcome = train(RunFolder.open(run.path), resume=True, progress=False)
+    assert outcome.counters.steps == SMALL_RECIPE.steps
+
+
+def test_nan_stops_with_the_last_good_checkpoint_named(tmp_path, capsys):
+    run = tmp_path / "run"
+    options = [
+        *SMALL,
+        "--steps",
+        "640",
+        "--ppo.learning-rate",
+        "1e38",
+        "--ppo.max-grad-norm",
+        "1e9",
+    ]
+    assert main(["train", "pong-cfc", "--run", str(run), *options]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "is no longer a number after" in error
+    assert "checkpoint" in error
+    assert "lower --ppo.learning-rate" in error
+    assert not list(run.rglob("*.safetensors"))  # nothing that is not finite was saved
+
+
+def test_evaluation_during_training_keeps_the_best_and_is_logged(tmp_path):
+    recipe = Recipe(
+        steps=2 * ROLLOUT,
+        environment=SMALL_RECIPE.environment,
+        policy=SMALL_RECIPE.policy,
+        circuit=SMALL_RECIPE.circuit,
+        ppo=SMALL_RECIPE.ppo,
+        schedule=Schedule(eval_every=ROLLOUT, eval_episodes=1, checkpoint_every=ROLLOUT),
+    )
+    run = RunFolder.create(tmp_path / "run", recipe)
+    outcome = train(run, progress=False)
+    rows = [row for row in read_progress(run.progress) if "eval_return" in row]
+    assert rows
+    assert all(-21 <= row["eval_return"] <= 21 for row in rows)
+    assert outcome.counters.best_return == max(row["eval_return"] for row in rows)
+    saved_policy.load(run.policy)
+
+
+def test_progress_drops_rows_after_the_checkpoint_and_a_row_cut_short(tmp_path):
+    path = tmp_path / "progress.csv"
+    writer = ProgressCsv(path)
+    for steps in (32, 64, 96):
+        writer.write({"time/total_timesteps": steps, "rollout/ep_rew_mean": -20.5}, {}, steps)
+    writer.close()
+    path.write_text(path.read_text() + "128,1.0")  # killed while writing
+    assert [row["steps"] for row in read_progress(path)] == [32, 64, 96]
+    ProgressCsv(path, last_step=64).close()
+    assert [row["steps"] for row in read_progress(path)] == [32, 64]
+    assert read_progress(path)[1]["return_mean"] == -20.5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "other network"])
+def test_a_damaged_checkpoint_is_named(finished, tmp_path, damage):
+    env = AtariVecEnv("pong", 2)
+    model = make_model(SMALL_RECIPE, env)
+    run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
+    content = finished.checkpoint.read_bytes()
+    if damage == "truncated":
+        run.checkpoint.write_bytes(content[: len(content) // 2])
+    elif damage == "foreign":
+        run.checkpoint.write_bytes((finished.policy / "weights.safetensors").read_bytes())
+    else:
+        bigger = make_model(Recipe(), AtariVecEnv("pong", 16))
+        bigger._setup_learn(0)
+        run.save_checkpoint(bigger, Counters())
+    model._setup_learn(0)
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors"):
+        run.load_checkpoint(model)
+    env.close()
+
+
+def test_an_unwritable_run_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code = main(["train", "pong-cfc", "--run", str(tmp_path / "file" / "run"), *SMALL])
+    assert code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
