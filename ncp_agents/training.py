@@ -176,9 +176,12 @@ class _Training:
         if self.best_return is None:
             self.save_policy()
         self.checkpoint()
+        self.draw_curve()
 
     def checkpoint(self) -> None:
         self.run.save_checkpoint(self.model, self.counters)
+
+    def draw_curve(self) -> None:
         draw_curve(self.run.progress, self.run.curve, self.recipe)
 
     def save_policy(self) -> None:
@@ -195,6 +198,7 @@ class _Training:
         )
         self.model.logger.record("eval/return", scores.mean)
         self.model.logger.record("eval/length", scores.mean_length)
+        self.draw_curve()
         if self.best_return is None or scores.mean >= self.best_return:
             self.best_return = scores.mean
             self.save_policy()

@@ -352,3 +352,20 @@ def test_bad_input_is_refused_with_the_remedy(call, message):
 def test_mixed_memory_needs_a_pair_as_state():
     with pytest.raises(RuntimeError, match=r"requires a tuple \(h0, c0\) to be passed as state"):
         wired(mixed_memory=True)(torch.zeros(B, T, I), torch.zeros(B, N))
+
+
+def test_remembered_weights_follow_every_change():
+    """Without gradients the fused weights are kept from call to call."""
+    x, h, _, _ = data(t=1)
+    rnn, fresh = wired().double(), wired().double()
+    changes = (
+        lambda: randomise(rnn),  # in place
+        lambda: rnn.load_state_dict(fresh.state_dict()),
+        lambda: rnn.load_state_dict(wired().double().state_dict(), assign=True),
+    )
+    for change in changes:
+        with torch.no_grad():
+            rnn(x, h), rnn(x, h, 0.5)
+            change()
+            kept = rnn(x, h)[0]
+        torch.testing.assert_close(kept, rnn(x, h)[0])

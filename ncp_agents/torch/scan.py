@@ -15,6 +15,8 @@ Axes: B batch, T steps, L layers, K = T + L - 1 waves, I inputs, N neurons.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,7 +38,7 @@ def scan(
     """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → states (T, B, N), final state (B, N)."""
     constant = None if isinstance(timespans, Tensor) else timespans
-    weights = fuse(cell, constant)
+    weights = _fused(cell, constant)
     sizes, steps = weights.layer_sizes, x.shape[0]
     waves = steps + len(sizes) - 1
 
@@ -90,6 +92,23 @@ def scan_steps(
         _, h = cell(x[t], h, timespan)
         states.append(h)
     return torch.stack(states), h, c
+
+
+def _fused(cell: CfCCell | WiredCfCCell, timespan: float | None) -> FusedWeights:
+    """`fuse`, remembered from call to call while no gradient is needed: in a rollout of single
+    steps it would take longer than the step. PyTorch counts the changes of a tensor in `_version`.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return fuse(cell, timespan)
+    tensors = [*cell.parameters(), *cell.buffers()]
+    key = (timespan, *((id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors))
+    remembered = _FUSED.get(cell)
+    if remembered is None or remembered[0] != key:
+        remembered = _FUSED[cell] = key, fuse(cell, timespan)
+    return remembered[1]
+
+
+_FUSED: WeakKeyDictionary[torch.nn.Module, tuple[tuple, FusedWeights]] = WeakKeyDictionary()
 
 
 def _skew(values: Tensor, sizes: list[int]) -> Tensor:
