@@ -121,10 +121,10 @@ class RunFolder:
     def save_checkpoint(self, model: SequencePPO, counters: Counters) -> None:
         """Replace the checkpoint by the model's state now."""
         tensors = {f"network.{name}": value for name, value in weights(model.policy).items()}
-        names = {parameter: name for name, parameter in model.policy.named_parameters()}
+        names = {id(parameter): name for name, parameter in model.policy.named_parameters()}
         for parameter, state in model.policy.optimizer.state.items():
             for key, value in state.items():
-                tensors[f"optimizer.{key}.{names[parameter]}"] = torch.as_tensor(value)
+                tensors[f"optimizer.{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
         tensors["random.torch"] = torch.get_rng_state()
         algorithm, keys, *position = np.random.get_state(legacy=True)
         tensors["random.numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))

@@ -21,7 +21,7 @@ import torch
 from gymnasium import spaces
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
@@ -135,13 +135,13 @@ def load(folder: Path | str, device: str = "cpu") -> SavedPolicy:
     return SavedPolicy(recipe, network.to(device), folder)
 
 
-def weights(network: CnnNcpPolicy) -> dict[str, Tensor]:
+def weights(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and masks by name. A state dict would list the encoder, which actor and critic
     share, three times."""
     return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
-def load_weights(network: CnnNcpPolicy, tensors: dict[str, Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Put tensors, read from `path`, into the network.
 
     Raises:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from ncp_agents.sb3.callbacks import (
     StopOnNonFinite,
     StopOnSignal,
 )
+from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.sb3.sequence_ppo import NonFiniteError, SequencePPO
 
 EVALUATION_SEED = 1_000_000  # far from the training seeds, so that the games are others
@@ -126,6 +128,10 @@ class _Training:
         return self.run.recipe
 
     @property
+    def network(self) -> CnnNcpPolicy:
+        return cast(CnnNcpPolicy, self.model.policy)
+
+    @property
     def counters(self) -> Counters:
         return Counters(
             steps=self.model.num_timesteps,
@@ -185,13 +191,13 @@ class _Training:
         draw_curve(self.run.progress, self.run.curve, self.recipe)
 
     def save_policy(self) -> None:
-        saved_policy.save(self.run.policy, self.recipe, self.model.policy)
+        saved_policy.save(self.run.policy, self.recipe, self.network)
 
     def evaluate(self) -> None:
         """Play whole games on separate environments; keep the policy if it is the best so far."""
         schedule = self.recipe.schedule
         scores = evaluate(
-            SavedPolicy(self.recipe, self.model.policy),
+            SavedPolicy(self.recipe, self.network),
             episodes=schedule.eval_episodes,
             protocol=self.recipe.environment.protocol,
             seed=EVALUATION_SEED,

@@ -121,7 +121,7 @@ def test_missing_files_and_folders_are_named(folder, tmp_path):
 
 
 def test_a_recipe_that_cannot_be_built_is_a_users_error():
-    with pytest.raises(UserError, match="pong-cfc.*[Oo]utput"):
+    with pytest.raises(UserError, match=r"pong-cfc.*[Oo]utput"):
         build(Recipe(circuit=Circuit(units=8, motor_neurons=7)))
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.buffers import (
+    RecurrentDictRolloutBuffer,
+    RecurrentRolloutBuffer,
+)
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import explained_variance
@@ -75,7 +80,7 @@ class SequencePPO(RecurrentPPO):
 
         Axes: B sequences, T steps; everything is flat, (B * T, …), sequence after sequence.
         """
-        buffer = self.rollout_buffer
+        buffer = cast("RecurrentRolloutBuffer | RecurrentDictRolloutBuffer", self.rollout_buffer)
         length = self.sequence_length or self.n_steps
         assert self.batch_size is not None
         size = self.batch_size // length
@@ -129,13 +134,15 @@ class SequencePPO(RecurrentPPO):
 
     def train(self) -> None:
         """Update the policy from the rollout, as PPO does (Schulman et al. 2017)."""
-        policy = self.policy
+        policy = cast(RecurrentActorCriticPolicy, self.policy)
         policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
-        clip_range = self.clip_range(self._current_progress_remaining)
-        clip_range_vf = (
-            self.clip_range_vf(self._current_progress_remaining) if self.clip_range_vf else None
+        # Schedules, once the model is set up.
+        clip_range, clip_range_vf = (
+            schedule(self._current_progress_remaining) if callable(schedule) else None
+            for schedule in (self.clip_range, self.clip_range_vf)
         )
+        assert clip_range is not None
         records: list[tuple[float, ...]] = []
         stop = False
         for _ in range(self.n_epochs):

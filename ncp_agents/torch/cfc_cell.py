@@ -50,6 +50,10 @@ class CfCCell(nn.Module):
     networks", arXiv:2106.13898.
     """
 
+    sparsity_mask: Tensor | None
+    w_tau: nn.Parameter  # (1, N), in pure mode
+    A: nn.Parameter  # (1, N), in pure mode
+
     def __init__(
         self,
         input_size: int,
@@ -161,8 +165,10 @@ class CfCCell(nn.Module):
         mask = self.sparsity_mask
         for name in ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b"):
             head: Head = getattr(self, name)
-            masked = mask is not None and (self.mask_time_gates or name.startswith("ff"))
-            yield (head.weight * mask if masked else head.weight), head.bias
+            if mask is not None and (self.mask_time_gates or name.startswith("ff")):
+                yield head.weight * mask, head.bias
+            else:
+                yield head.weight, head.bias
 
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0

@@ -15,6 +15,7 @@ gate = sigmoid(a * dt + b); pure mode has the single head [f], and keeps h inste
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from ncp_agents.torch.activations import Activation
 from ncp_agents.torch.cfc_cell import CfCCell, Mode, absolute
+from ncp_agents.torch.heads import Head
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
 
@@ -129,7 +131,7 @@ def _fuse_wired_layers(cells: list[CfCCell], timespan: float | None) -> FusedWei
 
 def _fuse_backbone(cell: CfCCell, timespan: float | None) -> FusedWeights:
     activation = cell.activation
-    backbone = list(cell.backbone.values())
+    backbone = [cast(Head, layer) for layer in cell.backbone.values()]
     weight = activation.inner * backbone[0].weight
     first, recurrent = weight[:, : cell.input_size], weight[:, cell.input_size :].T
     bias = activation.inner * backbone[0].bias

@@ -128,7 +128,9 @@ class Pure:
         self, z: Tensor, plan: Plan, timespans: Tensor | None, w_tau: Tensor, amplitude: Tensor
     ) -> None:
         self.f, self.w_tau, self.amplitude = z, w_tau, amplitude
-        self.timespans = plan.timespan if timespans is None else timespans
+        given = plan.timespan if timespans is None else timespans
+        assert given is not None  # the plan has one, or the tensor does
+        self.timespans: Tensor | float = given
 
     def steps(self, p: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
         if isinstance(self.timespans, Tensor):

@@ -109,10 +109,8 @@ def main() -> None:
                 label=name if seed == options.seeds[0] else None,
             )
         if len(reached) == len(options.seeds) > 1:
-            (steps, minutes), (steps_std, minutes_std) = (
-                f(np.array(reached), axis=0)
-                for f in (np.mean, lambda a, axis: np.std(a, axis, ddof=1))
-            )
+            steps, minutes = np.mean(reached, axis=0)
+            steps_std, minutes_std = np.std(reached, axis=0, ddof=1)
             table.add_row(
                 name,
                 "mean ± std",
