@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from ncp_agents.names import look_up
@@ -33,7 +34,5 @@ def make_circuit(input_size: int, wiring: WiringLike, cell: str = "cfc", **kwarg
     if isinstance(wiring, int):
         kwargs = {"backbone_layers": 0, **kwargs}
         return layer(input_size, wiring, **kwargs)
-    config = wiring.get_config() if isinstance(wiring, Wiring) else wiring
-    kind = type(wiring) if isinstance(wiring, Wiring) else None
-    copy = kind.from_config(config) if kind else wiring_from_config(config)
-    return layer(input_size, copy, **kwargs)
+    own = deepcopy(wiring) if isinstance(wiring, Wiring) else wiring_from_config(wiring)
+    return layer(input_size, own, **kwargs)

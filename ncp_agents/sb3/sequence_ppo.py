@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -122,6 +123,12 @@ class SequencePPO(RecurrentPPO):
                 ),
                 "episode_starts": flat(buffer.episode_starts),
             }
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """As RecurrentPPO's; the weights stay as they are meanwhile."""
+        circuit = getattr(self.policy, "circuit", None)
+        with nullcontext() if circuit is None else circuit.frozen():
+            return super().collect_rollouts(*args, **kwargs)
 
     def learn(self, *args: Any, **kwargs: Any) -> Self:
         """As RecurrentPPO's; raises NonFiniteError where the network no longer gives numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ncp_agents.torch.cfc_cell import CfCCell, Init, Mode
 from ncp_agents.torch.memory_cell import MemoryCell
-from ncp_agents.torch.scan import scan, scan_steps
+from ncp_agents.torch.scan import frozen, scan, scan_steps
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 from ncp_agents.wirings import Wiring
 
@@ -176,6 +177,11 @@ class CfC(nn.Module):
         elif self.batch_first:
             states = states.transpose(0, 1)
         return states, (h if c is None else (h, c))
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """A context in which the weights do not change, so that single steps without gradient, as
+        in a rollout, need not prepare them each time."""
+        return frozen(self.rnn_cell)
 
     @property
     def _time_axis(self) -> int:

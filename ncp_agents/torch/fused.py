@@ -39,8 +39,6 @@ class FusedWeights:
     """(N, D * N), or (N, U) with a backbone: from the state, one step earlier."""
     bias: Tensor
     """(D * N,), or (U,) with a backbone."""
-    timespan: float | None
-    """The constant that is folded in, or None where timespans vary."""
     hidden: list[tuple[Tensor, Tensor]]
     """After each backbone layer, the weight (inputs, outputs) and bias that follow it."""
     activation: Activation
@@ -61,10 +59,10 @@ class FusedWeights:
 def fuse(cell: CfCCell | WiredCfCCell, timespan: float | None) -> FusedWeights:
     """The fused weights of a cell; `timespan` is the constant one in steps, None if it varies."""
     if isinstance(cell, WiredCfCCell):
-        return _fuse_wired(cell, timespan)
+        return _fuse_chain(cell.cells, timespan)
     if cell.backbone_layers:
         return _fuse_backbone(cell, timespan)
-    return _fuse_wired_layers([cell], timespan)
+    return _fuse_chain([cell], timespan)
 
 
 def _stacked_heads(cell: CfCCell, timespan: float | None) -> tuple[Tensor, Tensor]:
@@ -82,11 +80,7 @@ def _merge_heads(heads: tuple[Tensor, ...], timespan: float | None) -> Tensor:
     return torch.stack([2 * f1, 2 * f2, torch.add(b, a, alpha=timespan)])
 
 
-def _fuse_wired(cell: WiredCfCCell, timespan: float | None) -> FusedWeights:
-    return _fuse_wired_layers(cell.cells, timespan)
-
-
-def _fuse_wired_layers(cells: list[CfCCell], timespan: float | None) -> FusedWeights:
+def _fuse_chain(cells: list[CfCCell], timespan: float | None) -> FusedWeights:
     """Layers that read the one before them and themselves → one block matrix.
 
     The state holds the layers in order, so the sources of a layer, the layer before it and itself,
@@ -122,7 +116,6 @@ def _fuse_wired_layers(cells: list[CfCCell], timespan: float | None) -> FusedWei
         first=first.flatten(0, 1),
         recurrent=recurrent,
         bias=bias,
-        timespan=timespan,
         hidden=[],
         activation=cell.activation,
         pure=pure,
@@ -148,7 +141,6 @@ def _fuse_backbone(cell: CfCCell, timespan: float | None) -> FusedWeights:
         first=first,
         recurrent=recurrent,
         bias=bias,
-        timespan=timespan,
         hidden=hidden,
         activation=activation,
         pure=(absolute(cell.w_tau[0]), cell.A[0]) if cell.mode == "pure" else None,

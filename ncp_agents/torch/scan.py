@@ -15,6 +15,8 @@ Axes: B batch, T steps, L layers, K = T + L - 1 waves, I inputs, N neurons.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -94,21 +96,28 @@ def scan_steps(
     return torch.stack(states), h, c
 
 
+@contextmanager
+def frozen(cell: CfCCell | WiredCfCCell) -> Iterator[None]:
+    """Inside, the cell's weights stay as they are, so `fuse` runs once: in a rollout of single
+    steps it would take as long as the step. Calls that need gradients are not affected."""
+    _FROZEN[cell] = {}
+    try:
+        yield
+    finally:
+        del _FROZEN[cell]
+
+
+# Not keyed by the tensors' `_version`: fused optimisers change weights without counting it up.
+_FROZEN: WeakKeyDictionary[torch.nn.Module, dict[float | None, FusedWeights]] = WeakKeyDictionary()
+
+
 def _fused(cell: CfCCell | WiredCfCCell, timespan: float | None) -> FusedWeights:
-    """`fuse`, remembered from call to call while no gradient is needed: in a rollout of single
-    steps it would take longer than the step. PyTorch counts the changes of a tensor in `_version`.
-    """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    known = None if torch.is_grad_enabled() else _FROZEN.get(cell)
+    if known is None:
         return fuse(cell, timespan)
-    tensors = [*cell.parameters(), *cell.buffers()]
-    key = (timespan, *((id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors))
-    remembered = _FUSED.get(cell)
-    if remembered is None or remembered[0] != key:
-        remembered = _FUSED[cell] = key, fuse(cell, timespan)
-    return remembered[1]
-
-
-_FUSED: WeakKeyDictionary[torch.nn.Module, tuple[tuple, FusedWeights]] = WeakKeyDictionary()
+    if timespan not in known:
+        known[timespan] = fuse(cell, timespan)
+    return known[timespan]
 
 
 def _skew(values: Tensor, sizes: list[int]) -> Tensor:
