@@ -6,6 +6,7 @@ Each is a stable-baselines3 features extractor, so it works wherever one is aske
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
@@ -51,8 +52,8 @@ class CompactCNN(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """(B, C, H, W) in 0…1 → (B, features_dim)."""
-        centred = observations - observations.mean((-3, -2, -1), keepdim=True)
-        return self.linear(self.cnn(centred))
+        standardised = F.layer_norm(observations, observations.shape[-3:])
+        return self.linear(self.cnn(standardised))
 
 
 ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {
