@@ -52,12 +52,13 @@ from tqdm import tqdm
 
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.recipe import PPO, Environment, Policy, Recipe, read_recipe
-from ncp_agents.saved_policy import build, observation_space, policy_kwargs
+from ncp_agents.saved_policy import build, observation_space
 from ncp_agents.sb3 import SequencePPO
 from ncp_agents.sb3.encoders import ENCODERS
 from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.torch import CfC
 from ncp_agents.torch.fused import fuse
+from ncp_agents.training import make_model
 
 RECIPE = Path(__file__).parents[2] / "policies" / "pong-cfc" / "recipe.toml"
 BATCH = 256  # frames, or 2 sequences of 128 steps: the minibatch of both sides
@@ -67,30 +68,10 @@ BATCH = 256  # frames, or 2 sequences of 128 steps: the minibatch of both sides
 
 
 def ours(recipe: Recipe) -> SequencePPO:
-    ppo = recipe.ppo
-    return SequencePPO(
-        CnnNcpPolicy,
-        AtariVecEnv(
-            recipe.environment.game,
-            recipe.environment.num_envs,
-            recipe.environment.atari_protocol(),
-            seed=recipe.seed,
-        ),
-        learning_rate=ppo.learning_rate,
-        n_steps=ppo.n_steps,
-        sequence_length=ppo.sequence_length,
-        batch_size=ppo.batch_size,
-        n_epochs=ppo.n_epochs,
-        gamma=ppo.gamma,
-        gae_lambda=ppo.gae_lambda,
-        clip_range=ppo.clip_range,
-        ent_coef=ppo.ent_coef,
-        vf_coef=ppo.vf_coef,
-        max_grad_norm=ppo.max_grad_norm,
-        policy_kwargs=policy_kwargs(recipe),
-        seed=recipe.seed,
-        device="cpu",
-    )
+    environment = recipe.environment
+    protocol = environment.atari_protocol()
+    env = AtariVecEnv(environment.game, environment.num_envs, protocol, seed=recipe.seed)
+    return make_model(recipe, env)
 
 
 def stock(frame_stack: int, num_envs: int, n_steps: int, batch_size: int) -> RecurrentPPO:
@@ -151,15 +132,22 @@ def train(model: RecurrentPPO, seconds: float) -> WholeIterations:
 
 
 def compare(
-    contenders: dict[str, Callable[[], RecurrentPPO]], seconds: float, turns: int, title: str
+    contenders: dict[str, Callable[[], RecurrentPPO]],
+    seconds: float,
+    turns: int,
+    title: str,
+    threads: dict[str, int] | None = None,
 ) -> Table:
-    """The first, and how many times as fast as each other it trains."""
+    """The first, and how many times as fast as each other it trains; `threads` of torch by name
+    where not torch's own choice."""
+    usual = torch.get_num_threads()
     models = {name: make() for name, make in contenders.items()}
     speeds: dict[str, list[float]] = defaultdict(list)
     with tqdm(total=(turns + 1) * len(models), desc=title, leave=False) as bar:
         for turn in range(turns + 1):
             for name, model in models.items():
                 bar.set_postfix_str(name)
+                torch.set_num_threads((threads or {}).get(name, usual))
                 result = train(model, seconds if turn else 0.0)
                 if turn:  # the one before warms up
                     speeds[name].append(result.steps / result.seconds)
@@ -176,6 +164,7 @@ def compare(
             "" if speeds[name] is first else f"{median(ratios):.1f}",
         )
         envs(model).close()
+    torch.set_num_threads(usual)
     return table
 
 
@@ -462,7 +451,9 @@ def main() -> None:
             recipe.name: lambda: ours(recipe),
             "CnnLstmPolicy, rl-zoo3": lambda: stock(4, num_envs, n_steps, batch_size),
         }
-        console.print(compare(contenders, seconds, turns, "Training Pong"))
+        # `ncp-agents train` takes one thread, and leaves the other cores to the games.
+        one = {recipe.name: 1}
+        console.print(compare(contenders, seconds, turns, "Training Pong", one))
     if options.only in (None, "same"):
         contenders = {
             "CnnNcpPolicy, SequencePPO": lambda: ours(same),

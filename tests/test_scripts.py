@@ -1,0 +1,94 @@
+"""Each script, end to end in a process of its own, small."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncp_agents.run_folder import read_progress
+from ncp_agents.scores import read_scores
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "scripts").rglob("[a-z]*.py")
+)
+
+
+def run(script: str, *options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_explains_the_script(script):
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 5
+
+
+def test_train_and_evaluate_what_was_trained(tmp_path):
+    done = run(
+        "scripts/train.py",
+        "pong-cfc",
+        *(
+            "--steps",
+            "256",
+            "--run",
+            "run",
+            "--save",
+            "policies/tiny",
+            "--schedule.eval-every",
+            "0",
+        ),
+        *("--environment.num-envs", "4", "--ppo.n-steps", "32", "--ppo.batch-size", "64"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "256 steps in" in done.stdout
+    done = run("scripts/evaluate.py", "policies/tiny", "--episodes", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = read_scores(tmp_path / "policies/tiny/scores.json")["v4"]
+    assert len(scores.returns) == 2
+    assert all(-21 <= score <= 21 for score in scores.returns)
+
+
+def test_demo_plays_films_and_trains(tmp_path):
+    done = run("scripts/demo.py", "--episodes", "1", "--steps", "4096", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo/pong.mp4").stat().st_size > 10_000
+    assert read_progress(tmp_path / "demo/fresh/progress.csv")[-1]["steps"] >= 4096
+    assert "Not yet" in done.stdout or "too few steps" in done.stdout
+
+
+def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
+    options = ("--seeds", "1", "--variants", "wired", "--steps", "2048")
+    for _ in range(2):
+        done = run("scripts/benchmarks/pong_from_nothing.py", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "not reached" in done.stdout
+    assert (tmp_path / "runs/pong-from-nothing/pong_from_nothing.png").exists()
+
+
+def test_cartpole_without_velocities_runs():
+    done = run(
+        "scripts/benchmarks/cartpole_no_vel.py",
+        *("--seeds", "1", "--steps", "2048", "--eval-every", "1024", "--eval-episodes", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "circuit" in done.stdout
+    assert "LSTM" in done.stdout
+
+
+def test_throughput_runs():
+    done = run("scripts/benchmarks/throughput.py", "--quick", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "ratio" in done.stdout.lower()
