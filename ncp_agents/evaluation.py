@@ -167,7 +167,8 @@ def evaluate_command(
     of `video_games` further games played alone: screens of all scored games would halve the speed.
 
     Args:
-        output: the scores file; None takes the policy's own, if it has a folder.
+        output: the scores file; None takes the policy's own, if it has a folder. An entry of more
+            games than `episodes` stays as it is.
 
     Raises:
         UserError: before any game is played, where a file cannot be written, a window not be
@@ -207,8 +208,15 @@ def evaluate_command(
         console.print(f"stopped after {len(scores.returns)} of {episodes} games; nothing written")
         return scores
     if output is not None:
-        write_scores(output, scores)
-        console.print(f"scores: {output}", soft_wrap=True)
+        known = read_scores(output).get(scores.key) if output.exists() else None
+        if known is not None and len(known.returns) > episodes:
+            console.print(
+                f"{output} keeps its {len(known.returns)} games under {scores.key}, which say more",
+                soft_wrap=True,
+            )
+        else:
+            write_scores(output, scores)
+            console.print(f"scores: {output}", soft_wrap=True)
     if video is not None:
         record_video(policy, video, video_games, protocol, seed, deterministic)
         console.print(f"video: {video}", soft_wrap=True)

@@ -96,7 +96,7 @@ class PPO:
     learning_rate: float = 1e-3  # of Adam, at the start
     anneal: bool = True  # learning rate falls linearly to 0 at the last step
     n_steps: int = 128  # steps a rollout in each environment
-    sequence_length: int = 128  # steps a training sequence; divides n_steps
+    sequence_length: int = 32  # steps a training sequence; divides n_steps
     batch_size: int = 256  # steps a minibatch: sequence_length times a number of sequences
     n_epochs: int = 4  # passes over each rollout
     gamma: float = 0.99  # discount a step
@@ -153,7 +153,7 @@ class Recipe:
     """How to train one policy."""
 
     name: str = "pong-cfc"  # of the policy and its run folders
-    steps: int = 1_200_000  # decisions in all environments together; one is 4 frames of the game
+    steps: int = 1_000_000  # decisions in all environments together; one is 4 frames of the game
     seed: int = 1  # of network, sampling and environments
     environment: Environment = field(default_factory=Environment)
     policy: Policy = field(default_factory=Policy)

@@ -290,6 +290,16 @@ def test_the_command_scores_prints_and_records(pong, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["game.mp4", "scores.json"]
 
 
+def test_a_few_games_do_not_replace_many(pong, tmp_path, capsys):
+    policy = dataclasses.replace(pong, folder=tmp_path)
+    many = evaluate_command(policy, episodes=3, protocol=SHORT)
+    evaluate_command(policy, episodes=2, protocol=SHORT, seed=5)
+    assert read_scores(tmp_path / "scores.json") == {many.key: many}
+    assert "keeps its 3 games" in capsys.readouterr().out.replace("\n", " ")
+    again = evaluate_command(policy, episodes=3, protocol=SHORT, seed=5)
+    assert read_scores(tmp_path / "scores.json") == {many.key: again}
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
