@@ -94,7 +94,7 @@ class PPO:
     """Proximal policy optimisation on whole sequences (Schulman et al. 2017)."""
 
     learning_rate: float = 1e-3  # of Adam, at the start
-    anneal: bool = True  # learning rate falls linearly to 0 at the last step
+    anneal: bool = True  # learning rate and entropy bonus fall linearly to 0 at the last step
     n_steps: int = 128  # steps a rollout in each environment
     sequence_length: int = 32  # steps a training sequence; divides n_steps
     batch_size: int = 256  # steps a minibatch: sequence_length times a number of sequences
@@ -102,7 +102,7 @@ class PPO:
     gamma: float = 0.99  # discount a step
     gae_lambda: float = 0.95  # generalised advantage estimation, Schulman et al. 2016
     clip_range: float = 0.15  # of the probability ratio
-    ent_coef: float = 0.01  # weight of the entropy bonus
+    ent_coef: float = 0.01  # weight of the entropy bonus, at the start
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
 
@@ -133,7 +133,7 @@ class PPO:
 class Schedule:
     """What happens during training, besides training."""
 
-    eval_every: int = 200_000  # steps between evaluations on separate environments; 0 = never
+    eval_every: int = 250_000  # steps between evaluations on separate environments; 0 = never
     eval_episodes: int = 8  # whole games an evaluation
     checkpoint_every: int = 50_000  # steps between checkpoints: the most that a crash loses
     window: int = 20  # games in the running mean return
@@ -153,7 +153,7 @@ class Recipe:
     """How to train one policy."""
 
     name: str = "pong-cfc"  # of the policy and its run folders
-    steps: int = 1_000_000  # decisions in all environments together; one is 4 frames of the game
+    steps: int = 1_500_000  # decisions in all environments together; one is 4 frames of the game
     seed: int = 1  # of network, sampling and environments
     environment: Environment = field(default_factory=Environment)
     policy: Policy = field(default_factory=Policy)

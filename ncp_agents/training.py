@@ -52,7 +52,10 @@ def make_model(recipe: Recipe, env: AtariVecEnv) -> SequencePPO:
         UserError: sizes that do not fit together.
     """
     ppo = recipe.ppo
-    rate = LinearSchedule(ppo.learning_rate, 0.0, 1.0) if ppo.anneal else ppo.learning_rate
+    rate, entropy = (
+        LinearSchedule(start, 0.0, 1.0) if ppo.anneal else start
+        for start in (ppo.learning_rate, ppo.ent_coef)
+    )
     try:
         return SequencePPO(
             "CnnNcpPolicy",
@@ -64,7 +67,7 @@ def make_model(recipe: Recipe, env: AtariVecEnv) -> SequencePPO:
             gamma=ppo.gamma,
             gae_lambda=ppo.gae_lambda,
             clip_range=ppo.clip_range,
-            ent_coef=ppo.ent_coef,
+            ent_coef=entropy,
             vf_coef=ppo.vf_coef,
             max_grad_norm=ppo.max_grad_norm,
             sequence_length=ppo.sequence_length,

@@ -370,3 +370,20 @@ def test_frozen_weights_are_remembered_inside_and_fresh_outside():
     with rnn.frozen():
         rnn(x, h)[0].sum().backward()  # gradients pass as ever
     assert rnn.rnn_cell.layer_0.ff1.weight.grad.any()
+
+
+def test_balanced_init_keeps_the_signal_through_all_layers():
+    """Xavier's rule, which ncps uses, loses about a factor of two a layer (see `balance_`)."""
+    x = torch.relu(torch.randn(16, 64, 128))
+    spread = {}
+    for init in ("xavier", "balanced"):
+        rnn = CfC(128, AutoNCP(64, 16), init=init)
+        states, _ = rnn.states(x)
+        spread[init] = [part.std().item() for part in states.split(rnn.rnn_cell.layer_sizes, -1)]
+    assert spread["xavier"][2] < 0.5 * spread["xavier"][0] < 0.25
+    assert all(0.4 < std < 0.7 for std in spread["balanced"])
+
+
+def test_balanced_init_needs_a_cell_without_backbone():
+    with pytest.raises(ValueError, match="needs a cell without a backbone; use 'xavier'"):
+        CfC(I, N, init="balanced")

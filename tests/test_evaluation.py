@@ -15,20 +15,16 @@ from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import PROTOCOLS, protocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import (
-    Scores,
     evaluate,
     evaluate_command,
     first_games,
-    policies_table,
     protocol_name,
-    read_scores,
     run_loop,
-    table,
-    write_scores,
 )
 from ncp_agents.files import write_text
 from ncp_agents.recipe import Environment, Recipe, to_toml
 from ncp_agents.saved_policy import SavedPolicy, build
+from ncp_agents.scores import Scores, policies_table, read_scores, table, write_scores
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 

@@ -75,7 +75,7 @@ def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
         done = run("scripts/benchmarks/pong_from_nothing.py", *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "not reached" in done.stdout
-    assert (tmp_path / "runs/pong-from-nothing/pong_from_nothing.png").exists()
+    assert (tmp_path / "runs/pong_from_nothing.png").exists()
 
 
 def test_cartpole_without_velocities_runs():

@@ -43,6 +43,7 @@ class SequencePPO(RecurrentPPO):
         batch_size: samples a minibatch, a multiple of sequence_length.
         sequence_length: steps a sequence, a divisor of n_steps; None takes n_steps. Each sequence
             starts from the state that the rollout had there.
+        ent_coef: a float, or a schedule of the progress remaining, like learning_rate.
 
     Raises:
         ValueError: sizes that do not divide.
@@ -145,11 +146,11 @@ class SequencePPO(RecurrentPPO):
         policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
         # Schedules, once the model is set up.
-        clip_range, clip_range_vf = (
-            schedule(self._current_progress_remaining) if callable(schedule) else None
-            for schedule in (self.clip_range, self.clip_range_vf)
+        clip_range, clip_range_vf, ent_coef = (
+            schedule(self._current_progress_remaining) if callable(schedule) else schedule
+            for schedule in (self.clip_range, self.clip_range_vf, self.ent_coef)
         )
-        assert clip_range is not None
+        assert clip_range is not None and ent_coef is not None
         records: list[tuple[float, ...]] = []
         stop = False
         for _ in range(self.n_epochs):
@@ -174,7 +175,7 @@ class SequencePPO(RecurrentPPO):
                 value_loss = F.mse_loss(batch["returns"], values)
                 # Without an analytical entropy, -log_prob of the sampled actions estimates it.
                 entropy_loss = (log_prob if entropy is None else -entropy).mean()
-                loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+                loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
 
                 with torch.no_grad():
                     # Estimator k3 of http://joschu.net/blog/kl-approx.html
@@ -214,5 +215,6 @@ class SequencePPO(RecurrentPPO):
         )
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
+        self.logger.record("train/ent_coef", ent_coef)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)

@@ -2,10 +2,11 @@
 
     python scripts/benchmarks/pong_from_nothing.py --seeds 1 2 3 --variants wired dense
 
-Trains the recipe of `policies/pong-cfc` once for each variant and seed, one after another, in
-`runs/pong-from-nothing/<variant>-seed<seed>` (a run that is there is resumed or just read), and
-prints a table and draws `pong_from_nothing.png`. The mean return is that of the last 20 training
-games, unclipped; the time is the whole process's from the first step on, checkpoints included.
+Trains the recipe of `policies/pong-cfc` once for each variant and seed, one after another, in the
+run folders that `ncp-agents train` uses (a run that is there is resumed, or just read if it is
+done), prints a table and draws `runs/pong_from_nothing.png`. The mean return is that of the last 20
+training games, unclipped; the time counts from the first step on, evaluations and checkpoints
+included.
 
 Variants, alike but for what their name says:
 
@@ -17,6 +18,7 @@ Variants, alike but for what their name says:
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,9 +34,10 @@ from ncp_agents.names import look_up
 from ncp_agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.run_folder import RunFolder, read_progress
 from ncp_agents.saved_policy import find
-from ncp_agents.training import train, use_threads
+from ncp_agents.training import default_run, train, use_threads
 
 GOAL = 18.0  # mean return of training; 21 is the most there is
+COLORS = ("tab:blue", "tab:orange", "tab:green")
 
 
 def variant(recipe: Recipe, name: str) -> Recipe:
@@ -47,7 +50,8 @@ def variant(recipe: Recipe, name: str) -> Recipe:
             "dense": replace(recipe.circuit, wiring="dense"),
         },
     )
-    return replace(recipe, name=name, circuit=circuit)
+    suffix = "" if name == "wired" else f"-{name}"
+    return replace(recipe, name=recipe.name + suffix, circuit=circuit)
 
 
 @dataclass(frozen=True)
@@ -56,70 +60,72 @@ class Options:
 
     seeds: tuple[int, ...] = (1, 2, 3)
     variants: tuple[str, ...] = ("wired", "dense")  # wired, wired-xavier, dense
-    steps: int | None = None  # instead of the recipe's
+    steps: int | None = None  # instead of the recipe's; runs that are done are just read
     policy: str = "pong-cfc"  # whose recipe
-    runs: Path = Path("runs/pong-from-nothing")  # where the runs are kept
-    picture: Path = Path("runs/pong-from-nothing/pong_from_nothing.png")
+    picture: Path = Path("runs/pong_from_nothing.png")
     threads: int = 1  # of torch; 0 takes one a core
+
+
+def trained(recipe: Recipe) -> list[Mapping[str, float]]:
+    """The rows of progress of a run that is done now."""
+    path = default_run(recipe)
+    exists = (path / "recipe.toml").is_file()
+    run = RunFolder.open(path) if exists else RunFolder.create(path, recipe)
+    if run.recipe != recipe:
+        raise UserError(f"{path} was trained with another recipe; move it away")
+    rows = read_progress(run.progress)
+    if not rows or rows[-1]["steps"] < recipe.steps:
+        if train(run, resume=exists).stopped_by is not None:
+            raise KeyboardInterrupt
+        rows = read_progress(run.progress)
+    return rows
+
+
+def reached(rows: list[Mapping[str, float]]) -> tuple[float, float] | None:
+    """Steps and minutes at the first mean return of GOAL."""
+    for row in rows:
+        if row.get("return_mean", -np.inf) >= GOAL:
+            return row["steps"], row["seconds"] / 60
+    return None
+
+
+def summary(goals: list[tuple[float, float]]) -> tuple[str, str]:
+    (steps, minutes), (steps_std, minutes_std) = np.mean(goals, 0), np.std(goals, 0, ddof=1)
+    return f"{steps:,.0f} ± {steps_std:,.0f}", f"{minutes:.1f} ± {minutes_std:.1f}"
 
 
 def main() -> None:
     options = tyro.cli(Options)
     use_threads(options.threads)
     base = read_recipe(find(options.policy) / "recipe.toml")
-    base = replace(
-        base,
-        steps=options.steps or base.steps,
-        schedule=replace(base.schedule, eval_every=0),
-    )
+    base = replace(base, steps=options.steps or base.steps)
     table = Table("variant", "seed", "steps to 18", "minutes to 18", "steps/s", "last return")
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for color, name in zip(("tab:blue", "tab:orange", "tab:green"), options.variants, strict=False):
-        reached = []
+    for color, name in zip(COLORS, options.variants, strict=False):
+        goals = []
         for seed in options.seeds:
-            path = options.runs / f"{name}-seed{seed}"
-            exists = (path / "recipe.toml").is_file()
-            recipe = replace(variant(base, name), seed=seed)
-            run = RunFolder.open(path) if exists else RunFolder.create(path, recipe)
-            if run.recipe != recipe:
-                raise UserError(f"{path} was trained with another recipe; move it away")
-            rows = read_progress(run.progress)
-            if not rows or rows[-1]["steps"] < recipe.steps:
-                if train(run, resume=exists).stopped_by is not None:
-                    raise KeyboardInterrupt
-                rows = read_progress(run.progress)
-            rows = [row for row in rows if "return_mean" in row]
-            first = next((row for row in rows if row["return_mean"] >= GOAL), None)
-            if first is not None:
-                reached.append((first["steps"], first["seconds"] / 60))
+            rows = trained(replace(variant(base, name), seed=seed))
+            goal = reached(rows)
+            goals += [goal] if goal else []
+            curve = [(r["steps"] / 1e6, r["return_mean"]) for r in rows if "return_mean" in r]
             table.add_row(
                 name,
                 str(seed),
-                f"{first['steps']:,.0f}" if first else "not reached",
-                f"{first['seconds'] / 60:.1f}" if first else "–",
+                f"{goal[0]:,.0f}" if goal else "not reached",
+                f"{goal[1]:.1f}" if goal else "–",
                 f"{rows[-1]['steps'] / rows[-1]['seconds']:,.0f}",
-                f"{rows[-1]['return_mean']:.1f}",
+                f"{curve[-1][1]:.1f}" if curve else "–",
             )
             axes.plot(
-                [row["steps"] / 1e6 for row in rows],
-                [row["return_mean"] for row in rows],
+                [steps for steps, _ in curve],
+                [score for _, score in curve],
                 color=color,
                 alpha=0.8,
                 label=name if seed == options.seeds[0] else None,
             )
-        if len(reached) == len(options.seeds) > 1:
-            steps, minutes = np.mean(reached, axis=0)
-            steps_std, minutes_std = np.std(reached, axis=0, ddof=1)
-            table.add_row(
-                name,
-                "mean ± std",
-                f"{steps:,.0f} ± {steps_std:,.0f}",
-                f"{minutes:.1f} ± {minutes_std:.1f}",
-                "",
-                "",
-                end_section=True,
-            )
+        if len(goals) == len(options.seeds) > 1:
+            table.add_row(name, "mean ± std", *summary(goals), "", "", end_section=True)
     axes.axhline(GOAL, color="grey", linestyle=":")
     axes.set_xlabel("steps (millions)")
     axes.set_ylabel("mean return of the last 20 games")
