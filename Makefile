@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,play]'
 	touch $@
 
-demo: $(STAMP)  ## watch a saved policy play beside its firing circuit
+demo: $(STAMP)  ## a saved policy plays Pong, then a fresh one begins to learn it
 	$(BIN)/python scripts/demo.py
 
 test: $(STAMP)  ## run the tests

@@ -105,6 +105,7 @@ class PPO:
     ent_coef: float = 0.01  # weight of the entropy bonus, at the start
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
+    target_kl: float = 0.0  # an update ends early beyond 1.5 times this KL divergence; 0 = never
 
     def __post_init__(self) -> None:
         _at_least(
@@ -114,6 +115,8 @@ class PPO:
             batch_size=self.batch_size,
             n_epochs=self.n_epochs,
         )
+        if self.target_kl < 0.0:
+            raise ValueError(f"target_kl is {self.target_kl}, expected >= 0 (0 = never)")
         for name in ("gamma", "gae_lambda"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0.0 to 1.0")

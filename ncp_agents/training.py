@@ -70,6 +70,7 @@ def make_model(recipe: Recipe, env: AtariVecEnv) -> SequencePPO:
             ent_coef=entropy,
             vf_coef=ppo.vf_coef,
             max_grad_norm=ppo.max_grad_norm,
+            target_kl=ppo.target_kl or None,
             sequence_length=ppo.sequence_length,
             stats_window_size=recipe.schedule.window,
             policy_kwargs=saved_policy.policy_kwargs(recipe),

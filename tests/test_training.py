@@ -51,7 +51,7 @@ def start(run: Path, *options: str) -> subprocess.Popen:
     )
 
 
-def wait_until(condition, process: subprocess.Popen, seconds: float = 60) -> None:
+def wait_until(condition, process: subprocess.Popen, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -126,7 +126,7 @@ def test_a_signal_saves_and_resume_goes_on(tmp_path, which, code):
     process = start(run, *SMALL, "--steps", "1000000")
     wait_until(lambda: len(steps_of(run)) >= 3, process)
     process.send_signal(which)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == code
     stopped = int(re.search(r"stopped at ([\d,]+)", out)[1].replace(",", ""))
     assert f"--run {run} --resume" in out

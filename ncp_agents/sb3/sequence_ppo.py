@@ -150,7 +150,8 @@ class SequencePPO(RecurrentPPO):
             schedule(self._current_progress_remaining) if callable(schedule) else schedule
             for schedule in (self.clip_range, self.clip_range_vf, self.ent_coef)
         )
-        assert clip_range is not None and ent_coef is not None
+        assert clip_range is not None
+        assert ent_coef is not None
         records: list[tuple[float, ...]] = []
         stop = False
         for _ in range(self.n_epochs):
