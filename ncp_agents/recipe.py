@@ -137,7 +137,7 @@ class Schedule:
     """What happens during training, besides training."""
 
     eval_every: int = 250_000  # steps between evaluations on separate environments; 0 = never
-    eval_episodes: int = 8  # whole games an evaluation
+    eval_episodes: int = 16  # whole games an evaluation
     checkpoint_every: int = 50_000  # steps between checkpoints: the most that a crash loses
     window: int = 20  # games in the running mean return
 

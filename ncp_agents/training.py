@@ -182,7 +182,10 @@ class _Training:
     def finish(self, evaluate: bool) -> None:
         if evaluate and self.recipe.schedule.eval_every:
             self.evaluate()
-            self.model.logger.dump(self.model.num_timesteps)
+            counters = self.counters
+            self.model.logger.record("time/total_timesteps", counters.steps)
+            self.model.logger.record("time/seconds", counters.seconds)
+            self.model.logger.dump(counters.steps)
         if self.best_return is None:
             self.save_policy()
         self.checkpoint()

@@ -24,7 +24,7 @@ class CompactCNN(BaseFeaturesExtractor):
     """A small encoder for small circuits: 112k parameters on one 84 x 84 frame.
 
     Two convolutions, 16 filters of 8 x 8 every 6 pixels and 32 of 4 x 4 every 2, then a linear
-    layer, each followed by ReLU. On a CPU it runs 15 times as many frames a second as `NatureCNN`
+    layer, each followed by ReLU. On a CPU it learns from 9 times as many frames a second as `NatureCNN`
     (`scripts/benchmarks/throughput.py` measures both): the first layer, which sees the most
     pixels, takes half its stride and a quarter of its filters.
 
