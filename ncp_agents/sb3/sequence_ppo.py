@@ -216,6 +216,7 @@ class SequencePPO(RecurrentPPO):
         )
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
-        self.logger.record("train/ent_coef", ent_coef)
+        if callable(self.ent_coef):
+            self.logger.record("train/ent_coef", ent_coef)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
