@@ -84,7 +84,7 @@ def train(arguments: Sequence[str]) -> int:
 
     from ncp_agents.run_folder import RunFolder
     from ncp_agents.sb3.sequence_ppo import NonFiniteError
-    from ncp_agents.training import default_run, finished_policy, use_threads
+    from ncp_agents.training import copy_policy, default_run, use_threads
     from ncp_agents.training import train as run_training
 
     use_threads(choice.threads)
@@ -116,7 +116,7 @@ def train(arguments: Sequence[str]) -> int:
         f"curve {run.curve}\nscore it: ncp-agents evaluate {run.policy}"
     )
     if choice.save is not None:
-        finished_policy(run, choice.save)
+        copy_policy(run, choice.save)
         print(f"saved to {choice.save}")
     return 0
 

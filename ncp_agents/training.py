@@ -243,7 +243,7 @@ def default_run(recipe: Recipe) -> Path:
     return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
 
 
-def finished_policy(run: RunFolder, destination: Path) -> None:
+def copy_policy(run: RunFolder, destination: Path) -> None:
     """Copy a run's policy and curve to a folder of saved policies, such as policies/."""
     destination.mkdir(parents=True, exist_ok=True)
     for source in (run.policy / saved_policy.RECIPE, run.policy / saved_policy.WEIGHTS, run.curve):
