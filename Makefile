@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+KERNELS := hatch_build.py $(wildcard ncp_agents/torch/kernels/*.[ch])
 STAMP := .venv/.installed
 WORKERS ?= 2  # test processes; each keeps to one thread, so that they do not fight for the cores
 
@@ -15,7 +16,7 @@ help:  ## list the targets
 
 install: $(STAMP)  ## create .venv with the package, its tools and the pinned versions
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,play]'
 	touch $@

@@ -15,6 +15,7 @@ gate = sigmoid(a * dt + b); pure mode has the single head [f], and keeps h inste
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import cast
 
 import torch
@@ -54,6 +55,12 @@ class FusedWeights:
 
     def from_scan(self, p: Tensor) -> Tensor:
         return p if self.mode == "pure" else 2 * p - 1
+
+
+def layers(sizes: list[int]) -> list[slice]:
+    """Where each layer stands in the state."""
+    ends = [*accumulate(sizes)]
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def fuse(cell: CfCCell | WiredCfCCell, timespan: float | None) -> FusedWeights:

@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch.activations import Activation
 from ncp_agents.torch.cfc_cell import Mode
+from ncp_agents.torch.fused import layers
 
 
 class Plan(NamedTuple):
@@ -44,9 +45,7 @@ class Plan(NamedTuple):
 
     @property
     def layers(self) -> list[slice]:
-        """Where each layer stands in the state."""
-        ends = [sum(self.layer_sizes[: i + 1]) for i in range(len(self.layer_sizes))]
-        return [slice(end - size, end) for end, size in zip(ends, self.layer_sizes, strict=True)]
+        return layers(self.layer_sizes)
 
     @property
     def idle(self) -> dict[int, list[slice]]:

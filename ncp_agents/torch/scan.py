@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.fused import FusedWeights, fuse
+from ncp_agents.torch.kernels import cfc_cpu
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.recurrence import Plan, Recurrence
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
@@ -41,21 +42,37 @@ def scan(
     → states (T, B, N), final state (B, N)."""
     constant = None if isinstance(timespans, Tensor) else timespans
     weights = _fused(cell, constant)
+    if resets is not None and not bool(resets.any()):
+        resets = None
+    if cfc_cpu.fits(weights, h):
+        varying = timespans.to(h.dtype) if isinstance(timespans, Tensor) else None
+        p = cfc_cpu.run(weights, x, weights.to_scan(h), varying, resets)
+    else:
+        p = _in_skewed_time(weights, x, weights.to_scan(h), timespans, resets)
+    states = weights.from_scan(p)
+    return states, states[-1]
+
+
+def _in_skewed_time(
+    weights: FusedWeights, x: Tensor, p0: Tensor, timespans: float | Tensor, resets: Tensor | None
+) -> Tensor:
+    """As `scan`, in plain torch and the scan's variable: p0 (B, N) → p (T, B, N)."""
+    constant = None if isinstance(timespans, Tensor) else timespans
     sizes, steps = weights.layer_sizes, x.shape[0]
     waves = steps + len(sizes) - 1
 
     skewed_resets, reset_waves = None, []
-    if resets is not None and bool(resets.any()):
+    if resets is not None:
         skewed_resets = _skew(resets, sizes)
         reset_waves = skewed_resets.flatten(1).any(1).nonzero().flatten().tolist()
     plan = Plan(weights.mode, sizes, constant, weights.activation, waves, frozenset(reset_waves))
     w_tau, amplitude = weights.pure or (None, None)
     p = Recurrence.apply(
         plan,
-        _project(weights, x, waves).to(h.dtype),
-        weights.to_scan(h),
+        _project(weights, x, waves).to(p0.dtype),
+        p0,
         weights.recurrent,
-        _skew(timespans.to(h.dtype), sizes) if isinstance(timespans, Tensor) else None,
+        _skew(timespans.to(p0.dtype), sizes) if isinstance(timespans, Tensor) else None,
         skewed_resets,
         w_tau,
         amplitude,
@@ -64,8 +81,7 @@ def scan(
     assert isinstance(p, Tensor)
     if len(sizes) > 1:  # undo the skew
         p = torch.cat([p[i : i + steps, :, where] for i, where in enumerate(plan.layers)], -1)
-    states = weights.from_scan(p)
-    return states, states[-1]
+    return p
 
 
 def scan_steps(
