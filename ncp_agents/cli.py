@@ -43,7 +43,7 @@ class Train:
     resume: bool = False  # go on from the run folder's checkpoint; a longer --steps may be given
     save: Path | None = None  # also put the trained policy here, such as policies/my-policy
     list: bool = False  # show the policies that have a recipe, and end
-    threads: int = 1  # of torch; small networks gain little from more; 0 takes one a core
+    threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def train(arguments: Sequence[str]) -> int:
 
     from ncp_agents.run_folder import RunFolder
     from ncp_agents.sb3.sequence_ppo import NonFiniteError
-    from ncp_agents.training import copy_policy, default_run, use_threads
+    from ncp_agents.torch.threads import use_threads
+    from ncp_agents.training import copy_policy, default_run
     from ncp_agents.training import train as run_training
 
     use_threads(choice.threads)

@@ -24,6 +24,7 @@ from ncp_agents.rendering.video import check_video_path, write_video
 from ncp_agents.rendering.window import Window, shown
 from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.scores import SCORES, Scores, read_scores, table, write_scores
+from ncp_agents.torch.threads import one_thread
 
 MOST_ENVS = 16  # games side by side; more gain little on few CPUs
 
@@ -242,8 +243,8 @@ def record_video(
 def _playing(
     policy: SavedPolicy, protocol: str | AtariProtocol, seed: int, num_envs: int, render: bool
 ) -> Iterator[AtariVecEnv]:
-    """Environments for a policy, and inside torch's random numbers from `seed`; those of the
-    caller go on afterwards as if nothing had been drawn."""
+    """Environments for a policy; inside, torch keeps to one thread and draws its random numbers
+    from `seed`. Those of the caller go on afterwards as if nothing had been drawn."""
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
     frame_stack = policy.recipe.environment.frame_stack
     env = AtariVecEnv(
@@ -256,7 +257,8 @@ def _playing(
     device = policy.network.device
     # Not torch.manual_seed, which would seed GPUs that are not forked here, too.
     gpus = [device] if device.type == "cuda" else []
-    with contextlib.closing(env), torch.random.fork_rng(gpus, device_type="cuda"):
+    random = torch.random.fork_rng(gpus, device_type="cuda")
+    with contextlib.closing(env), one_thread(), random:
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             with torch.cuda.device(gpu):

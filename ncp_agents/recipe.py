@@ -82,7 +82,7 @@ class Policy:
     """Encoder, circuit and heads."""
 
     encoder: Literal["compact", "nature"] = "compact"  # pixels to features
-    features: int = 128  # size of the encoder's output
+    features: int = 64  # size of the encoder's output
     critic: Literal["circuit+encoder", "circuit", "encoder"] = "circuit+encoder"  # what it reads
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class PPO:
     """Proximal policy optimisation on whole sequences (Schulman et al. 2017)."""
 
     learning_rate: float = 1e-3  # of Adam, at the start
-    anneal: bool = True  # learning rate and entropy bonus fall linearly to 0 at the last step
+    anneal: bool = True  # learning rate and entropy bonus fall linearly, the former to the end
     n_steps: int = 128  # steps a rollout in each environment
     sequence_length: int = 32  # steps a training sequence; divides n_steps
     batch_size: int = 256  # steps a minibatch: sequence_length times a number of sequences
@@ -103,6 +103,7 @@ class PPO:
     gae_lambda: float = 0.95  # generalised advantage estimation, Schulman et al. 2016
     clip_range: float = 0.15  # of the probability ratio
     ent_coef: float = 0.01  # weight of the entropy bonus, at the start
+    ent_until: float = 0.6  # share of the steps at which the entropy bonus has fallen to 0
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
     target_kl: float = 0.0  # an update ends early beyond 1.5 times this KL divergence; 0 = never
@@ -120,6 +121,8 @@ class PPO:
         for name in ("gamma", "gae_lambda"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0.0 to 1.0")
+        if not 0.0 < self.ent_until <= 1.0:
+            raise ValueError(f"ent_until is {self.ent_until}, expected 0.0 < share <= 1.0")
         if not (self.learning_rate > 0.0 and self.clip_range > 0.0 and self.max_grad_norm > 0.0):
             raise ValueError(
                 f"learning_rate is {self.learning_rate}, clip_range {self.clip_range}, "
@@ -156,7 +159,7 @@ class Recipe:
     """How to train one policy."""
 
     name: str = "pong-cfc"  # of the policy and its run folders
-    steps: int = 1_500_000  # decisions in all environments together; one is 4 frames of the game
+    steps: int = 1_250_000  # decisions in all environments together; one is 4 frames of the game
     seed: int = 1  # of network, sampling and environments
     environment: Environment = field(default_factory=Environment)
     policy: Policy = field(default_factory=Policy)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.utils import LinearSchedule
@@ -52,10 +51,8 @@ def make_model(recipe: Recipe, env: AtariVecEnv) -> SequencePPO:
         UserError: sizes that do not fit together.
     """
     ppo = recipe.ppo
-    rate, entropy = (
-        LinearSchedule(start, 0.0, 1.0) if ppo.anneal else start
-        for start in (ppo.learning_rate, ppo.ent_coef)
-    )
+    rate = LinearSchedule(ppo.learning_rate, 0.0, 1.0) if ppo.anneal else ppo.learning_rate
+    entropy = LinearSchedule(ppo.ent_coef, 0.0, ppo.ent_until) if ppo.anneal else ppo.ent_coef
     try:
         return SequencePPO(
             "CnnNcpPolicy",
@@ -248,9 +245,3 @@ def copy_policy(run: RunFolder, destination: Path) -> None:
     destination.mkdir(parents=True, exist_ok=True)
     for source in (run.policy / saved_policy.RECIPE, run.policy / saved_policy.WEIGHTS, run.curve):
         shutil.copy2(source, destination / source.name)
-
-
-def use_threads(count: int) -> None:
-    """Limit torch to `count` threads; 0 leaves its own choice, one a core."""
-    if count:
-        torch.set_num_threads(count)

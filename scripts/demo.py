@@ -20,7 +20,7 @@ from ncp_agents import saved_policy
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import evaluate_command
 from ncp_agents.run_folder import RunFolder, read_progress
-from ncp_agents.training import train, use_threads
+from ncp_agents.training import train
 
 RISE = 1.0  # points of return that count as learning; means of 20 random games vary by 0.3
 
@@ -37,7 +37,6 @@ class Demo:
 
 def main() -> None:
     options = tyro.cli(Demo)
-    use_threads(1)  # more would take the cores that the games need
     console = Console()
     policy = saved_policy.load(saved_policy.find(options.policy))
     circuit = policy.network.circuit

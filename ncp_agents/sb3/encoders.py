@@ -37,11 +37,11 @@ class CompactCNN(BaseFeaturesExtractor):
         ValueError: another observation space.
     """
 
-    def __init__(self, observation_space: spaces.Box, features_dim: int = 128) -> None:
+    def __init__(self, observation_space: spaces.Box, features_dim: int = 64) -> None:
         check_fits(type(self), observation_space)
         super().__init__(observation_space, features_dim)
         self.cnn = nn.Sequential(
-            nn.Conv2d(observation_space.shape[0], 16, 8, 6),
+            nn.Conv2d(observation_space.shape[0], 16, 8, 4),
             nn.ReLU(),
             nn.Conv2d(16, 32, 4, 2),
             nn.ReLU(),

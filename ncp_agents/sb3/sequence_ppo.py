@@ -22,6 +22,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from ncp_agents.sb3.policies import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy
+from ncp_agents.torch.threads import one_thread
 
 
 class NonFiniteError(RuntimeError):
@@ -126,9 +127,9 @@ class SequencePPO(RecurrentPPO):
             }
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
-        """As RecurrentPPO's; the weights stay as they are meanwhile."""
+        """As RecurrentPPO's; meanwhile the weights stay as they are and torch keeps to one thread."""
         circuit = getattr(self.policy, "circuit", None)
-        with nullcontext() if circuit is None else circuit.frozen():
+        with one_thread(), nullcontext() if circuit is None else circuit.frozen():
             return super().collect_rollouts(*args, **kwargs)
 
     def learn(self, *args: Any, **kwargs: Any) -> Self:

@@ -235,8 +235,8 @@ class Recurrence(torch.autograd.Function):
         mixing = _mixing(plan, z[-1], timespans, w_tau, amplitude, units)
         local = mixing.derivatives()
         idle = plan.idle
-        for k, layers in idle.items():
-            for where in layers:
+        for k, waiting in idle.items():
+            for where in waiting:
                 local[k, ..., where] = 0.0
         slopes = [
             plan.activation.derivative(before, out).unbind(0)

@@ -34,7 +34,8 @@ from ncp_agents.names import look_up
 from ncp_agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.run_folder import RunFolder, read_progress
 from ncp_agents.saved_policy import find
-from ncp_agents.training import default_run, train, use_threads
+from ncp_agents.torch.threads import use_threads
+from ncp_agents.training import default_run, train
 
 GOAL = 18.0  # mean return of training; 21 is the most there is
 COLORS = ("tab:blue", "tab:orange", "tab:green")
@@ -63,7 +64,7 @@ class Options:
     steps: int | None = None  # instead of the recipe's; runs that are done are just read
     policy: str = "pong-cfc"  # whose recipe
     picture: Path = Path("runs/pong_from_nothing.png")
-    threads: int = 1  # of torch; 0 takes one a core
+    threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
 def trained(recipe: Recipe) -> list[Mapping[str, float]]:

@@ -1,0 +1,26 @@
+"""How many threads torch takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def use_threads(count: int) -> None:
+    """Limit torch to `count` threads; 0 leaves its own choice, one a core."""
+    if count:
+        torch.set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A context for playing games: small networks gain nothing from more threads, which would wait
+    on the cores that the games need."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
