@@ -8,6 +8,7 @@ built without kernels and runs in plain torch.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shlex
 import shutil
@@ -45,6 +46,8 @@ class CompileKernels(BuildHookInterface):
         return [] if compiler() else ["ziglang>=0.13"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        for stale in (Path(self.root) / KERNELS).glob("cpu-*"):
+            stale.unlink()
         made = []
         for variant, options in variants().items():
             library = compiled(Path(self.root), variant, options)
@@ -58,10 +61,16 @@ class CompileKernels(BuildHookInterface):
             build_data["tag"] = f"py3-none-{platform_tag()}"
 
 
+def digest(root: Path) -> str:
+    """Of the sources: a library says by its name what it was made from (see library.py)."""
+    sources = sorted((root / KERNELS).glob("*.[ch]"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
 def compiled(root: Path, variant: str, options: list[str]) -> Path | None:
     """The library made, as seen from the root, or None where the compiler refuses."""
     suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
-    library = KERNELS / f"cpu-{variant}.{suffix}"
+    library = KERNELS / f"cpu-{variant}-{digest(root)}.{suffix}"
     position = [] if sys.platform == "win32" else ["-fPIC"]
     sources = [path.as_posix() for path in sorted((root / KERNELS).glob("*.c"))]
     own = compiler()

@@ -11,7 +11,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -19,7 +19,7 @@ import tyro
 
 from ncp_agents.errors import UserError
 from ncp_agents.names import look_up
-from ncp_agents.recipe import Recipe, read_recipe
+from ncp_agents.recipe import Circuit, Recipe, read_recipe
 
 OUT_OF_ORDER = 1  # exit code where the work failed, not the user
 USER_MISTAKE = 2
@@ -68,6 +68,19 @@ class Evaluate:
 @dataclass(frozen=True)
 class Policies:
     """List the saved policies with their scores."""
+
+
+@dataclass(frozen=True)
+class DrawWiring:
+    """Draw a circuit: layers in columns, excitatory and inhibitory synapses told apart.
+
+    ncp-agents wiring pong-cfc
+    ncp-agents wiring --circuit.units 28 --circuit.motor-neurons 4 --inputs 20
+    """
+
+    circuit: Circuit = field(default_factory=Circuit)
+    inputs: int = 16  # of the circuit; a policy's are its encoder's features
+    output: Path = Path("wiring.png")  # .png, .svg or .pdf
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -164,10 +177,38 @@ def policies(arguments: Sequence[str]) -> int:
     return 0
 
 
+def wiring(arguments: Sequence[str]) -> int:
+    """Draw a policy's wiring, or one given by options."""
+    base = DrawWiring()
+    if arguments and not arguments[0].startswith("-"):
+        policy, *arguments = arguments
+        recipe = _named_recipe(policy)
+        base = DrawWiring(recipe.circuit, recipe.policy.features, Path(f"{recipe.name}-wiring.png"))
+    choice = _parse(DrawWiring, arguments, "wiring [POLICY]", default=base)
+
+    from ncp_agents.files import replacing
+    from ncp_agents.wirings import wiring_from_config
+
+    config = choice.circuit.wiring_config()
+    if isinstance(config, int):
+        raise UserError("a dense circuit has no wiring to draw; choose one with --circuit.wiring")
+    try:
+        drawn = wiring_from_config(config)
+        drawn.build(choice.inputs)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    figure = drawn.draw().figure
+    with replacing(choice.output) as temporary:
+        figure.savefig(temporary, format=choice.output.suffix.lstrip(".") or "png")
+    print(f"{drawn}\npicture: {choice.output}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "policies": policies,
+    "wiring": wiring,
 }
 
 USAGE = """usage: ncp-agents COMMAND [OPTIONS]
@@ -175,6 +216,7 @@ USAGE = """usage: ncp-agents COMMAND [OPTIONS]
   train POLICY      train a policy from its recipe, in a run folder
   evaluate POLICY   play whole games with a saved policy, and report its scores
   policies          list the saved policies with their scores
+  wiring [POLICY]   draw a circuit: who feeds whom, and with what sign
 
 `ncp-agents COMMAND --help` explains each with its options."""
 

@@ -44,21 +44,26 @@ class Environment:
 class Circuit:
     """The recurrent part: neurons on a wiring."""
 
-    cell: Literal["cfc"] = "cfc"  # neuron model
+    cell: Literal["cfc", "ltc"] = "cfc"  # neuron model
     wiring: Literal["AutoNCP", "FullyConnected", "Random", "dense"] = "AutoNCP"  # who reads whom
     units: int = 64  # neurons in all
     motor_neurons: int = 16  # neurons that the actor reads; all of them in a dense circuit
     sparsity: float = 0.5  # share of synapses left out, 0.0 <= s < 1.0
     wiring_seed: int = 22222  # draws the wiring's synapses
     mode: Literal["default", "no_gate", "pure"] = "default"  # form of the CfC equation
-    init: Literal["xavier", "balanced"] = "balanced"  # weights at the start
+    init: Literal["xavier", "balanced"] = "balanced"  # CfC weights at the start
     mixed_memory: bool = False  # a memory cell in front of the neurons
-    mask_time_gates: bool = False  # time gates as sparse as the wiring
+    mask_time_gates: bool = False  # CfC's time gates as sparse as the wiring
 
     def __post_init__(self) -> None:
         _at_least(1, units=self.units, motor_neurons=self.motor_neurons)
         if not 0.0 <= self.sparsity < 1.0:
             raise ValueError(f"sparsity is {self.sparsity}, expected 0.0 <= sparsity < 1.0")
+        if self.cell != "cfc" and (self.mode != "default" or self.mask_time_gates):
+            raise ValueError(
+                f"mode is {self.mode!r}, mask_time_gates {self.mask_time_gates}, expected the "
+                f"defaults: they concern cell 'cfc' only, not {self.cell!r}"
+            )
 
     def wiring_config(self) -> dict[str, Any] | int:
         """What `ncp_agents.sb3` makes the wiring from."""

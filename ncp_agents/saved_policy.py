@@ -75,18 +75,18 @@ def policy_kwargs(recipe: Recipe) -> dict[str, Any]:
     """The recipe's network as the `policy_kwargs` of RecurrentPPO."""
     circuit = recipe.circuit
     features = {"features_dim": recipe.policy.features}
+    circuit_kwargs: dict[str, Any] = {"mixed_memory": circuit.mixed_memory}
+    if circuit.cell == "cfc":
+        circuit_kwargs |= {"mode": circuit.mode, "init": circuit.init}
+        if circuit.mask_time_gates:
+            circuit_kwargs["mask_time_gates"] = True
     return {
         "features_extractor_class": encoder(recipe.policy.encoder),
         "features_extractor_kwargs": features,
         "wiring": circuit.wiring_config(),
         "cell": circuit.cell,
         "critic": recipe.policy.critic,
-        "circuit_kwargs": {
-            "mode": circuit.mode,
-            "init": circuit.init,
-            "mixed_memory": circuit.mixed_memory,
-            **({"mask_time_gates": True} if circuit.mask_time_gates else {}),
-        },
+        "circuit_kwargs": circuit_kwargs,
     }
 
 

@@ -166,9 +166,9 @@ def test_images_without_a_range_of_pixels_are_read_as_given():
         (STACK, {"cell": "fcf"}, "cell 'fcf' is unknown; did you mean 'cfc'"),
         (STACK, {"read": "all"}, "read is 'all', expected 'neurons' or 'motor'"),
         (
-            spaces.Box(0, 255, (4, 20, 20), np.uint8),
+            spaces.Box(0, 255, (4, 19, 19), np.uint8),
             {},
-            r"\(1, 20, 20\), uint8\), expected an image \(C, H, W\) of at least 26 x 26",
+            r"\(1, 19, 19\), uint8\), expected an image \(C, H, W\) of at least 20 x 20",
         ),
     ],
 )

@@ -4,13 +4,16 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
+from kernel_parity import assert_equals_plain
 
-from ncp_agents.torch import CfC, kernels
-from ncp_agents.torch.kernels import cfc_cpu, library
-from ncp_agents.wirings import NCP, AutoNCP, FullyConnected
+from ncp_agents.torch import LTC, CfC, kernels
+from ncp_agents.torch.kernels import cfc_cpu, library, ltc_cpu
+from ncp_agents.torch.sequence_layer import SequenceLayer
+from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 
 HERE = library.VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "generic")
 VARIANTS = {"avx512": ["avx512", "avx2"]}.get(HERE, [HERE])
@@ -20,11 +23,21 @@ VARIANTS = {"avx512": ["avx512", "avx2"]}.get(HERE, [HERE])
 def variant(request, monkeypatch):
     """Each library in turn; `make install` has compiled all of them."""
     compiled = ctypes.CDLL(str(library.path(request.param)))
-    monkeypatch.setattr(cfc_cpu, "library", lambda: compiled)
+    monkeypatch.setattr(library, "library", lambda: compiled)
     torch.manual_seed(0)
 
 
-CIRCUITS = {
+def silent(neurons: int) -> Wiring:
+    """Neurons that hear the inputs and not each other."""
+    wiring = Wiring(neurons)
+    wiring.set_output_dim(neurons)
+    wiring.build(3)
+    for neuron in range(neurons):
+        wiring.add_sensory_synapse(neuron % 3, neuron, 1)
+    return wiring
+
+
+CIRCUITS: dict[str, Callable[[], SequenceLayer]] = {
     "one neuron": lambda: CfC(3, 1, backbone_units=0),
     "dense": lambda: CfC(3, 17, backbone_units=0),
     "dense, whole vectors": lambda: CfC(3, 32, backbone_units=0),
@@ -38,17 +51,11 @@ CIRCUITS = {
     "backbone, relu": lambda: CfC(
         3, 40, mode="no_gate", backbone_units=16, backbone_layers=3, activation="relu"
     ),
+    "ltc": lambda: LTC(3, AutoNCP(20, 4)),
+    "ltc, one unfold": lambda: LTC(3, Random(9, 2, 0.7), ode_unfolds=1),
+    "ltc, explicit": lambda: LTC(3, 5, implicit_param_constraints=False),
+    "ltc, no synapses between neurons": lambda: LTC(3, silent(4)),
 }
-
-
-def run(circuit: CfC, x, h, timespans, resets) -> dict[str, torch.Tensor]:
-    """Output, state and every gradient."""
-    leaves = [leaf for leaf in (x, h, timespans, *circuit.parameters()) if leaf is not None]
-    states, last = circuit.states(x, h, timespans, resets)
-    gradients = torch.autograd.grad((states.sin().sum() + last.cos().sum()), leaves)
-    names = ["x", "h", *(["timespans"] if timespans is not None else [])]
-    names += [name for name, _ in circuit.named_parameters()]
-    return {"states": states, "last": last, **dict(zip(names, gradients, strict=True))}
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 21])
@@ -56,17 +63,7 @@ def run(circuit: CfC, x, h, timespans, resets) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("with_timespans", [False, True])
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_kernel_equals_plain_torch(name, with_timespans, with_resets, rows):
-    circuit = CIRCUITS[name]()
-    steps = 6
-    x = torch.randn(rows, steps, 3, requires_grad=True)
-    h = torch.rand(rows, circuit.state_size, requires_grad=True)
-    timespans = (3 * torch.rand(rows, steps)).requires_grad_() if with_timespans else None
-    resets = torch.rand(rows, steps) < 0.3 if with_resets else None
-    with kernels.off():
-        expected = run(circuit, x, h, timespans, resets)
-    for key, value in run(circuit, x, h, timespans, resets).items():
-        error = (value - expected[key]).abs().max() / expected[key].abs().max().clamp(min=1e-3)
-        assert error < 1e-5, f"{key}: {error:.1e}"
+    assert_equals_plain(CIRCUITS[name](), rows, with_timespans, with_resets)
 
 
 def test_without_gradient_it_gives_the_same():
@@ -111,13 +108,14 @@ def test_nan_stays_in_its_row():
 
 def calls_of(monkeypatch) -> list[str]:
     calls = []
-    run_kernel = cfc_cpu.Inputs.run
+    by_rows = library.by_rows
 
-    def noted(inputs, name, call):
+    def noted(name, *rest):
         calls.append(name)
-        run_kernel(inputs, name, call)
+        by_rows(name, *rest)
 
-    monkeypatch.setattr(cfc_cpu.Inputs, "run", noted)
+    monkeypatch.setattr(cfc_cpu, "by_rows", noted)
+    monkeypatch.setattr(ltc_cpu, "by_rows", noted)
     return calls
 
 
@@ -133,6 +131,8 @@ def test_kernels_are_chosen_by_themselves_and_can_be_switched_off(monkeypatch):
     CfC(3, 4, mode="pure")(x)
     CfC(3, 4, activation="gelu")(x)
     assert len(calls) == 2
+    LTC(3, 4)(x)[0].sum().backward()
+    assert calls[2:] == ["ltc_forward", "ltc_backward"]
 
 
 def test_the_environment_switches_them_off():

@@ -6,17 +6,20 @@ from copy import deepcopy
 from typing import Any
 
 from ncp_agents.names import look_up
-from ncp_agents.torch import CfC
+from ncp_agents.torch import LTC, CfC
+from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import Wiring, wiring_from_config
 
-CELLS = {"cfc": CfC}
+CELLS: dict[str, type[SequenceLayer]] = {"cfc": CfC, "ltc": LTC}
 
 WiringLike = Wiring | dict[str, Any] | int
 """A wiring, its config such as {"kind": "AutoNCP", "units": 64, "output_size": 16}, or the number
 of neurons of a dense circuit."""
 
 
-def make_circuit(input_size: int, wiring: WiringLike, cell: str = "cfc", **kwargs: Any) -> CfC:
+def make_circuit(
+    input_size: int, wiring: WiringLike, cell: str = "cfc", **kwargs: Any
+) -> SequenceLayer:
     """A circuit that reads `input_size` features.
 
     A dense CfC circuit has no backbone unless `kwargs`, the layer's own arguments, ask for one.
@@ -32,7 +35,8 @@ def make_circuit(input_size: int, wiring: WiringLike, cell: str = "cfc", **kwarg
             "neurons themselves, step by step; net_arch adds layers after them"
         )
     if isinstance(wiring, int):
-        kwargs = {"backbone_layers": 0, **kwargs}
+        if layer is CfC:
+            kwargs = {"backbone_layers": 0, **kwargs}
         return layer(input_size, wiring, **kwargs)
     own = deepcopy(wiring) if isinstance(wiring, Wiring) else wiring_from_config(wiring)
     return layer(input_size, own, **kwargs)

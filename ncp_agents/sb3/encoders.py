@@ -21,16 +21,16 @@ from ncp_agents.names import look_up
 
 
 class CompactCNN(BaseFeaturesExtractor):
-    """A small encoder for small circuits: 112k parameters on one 84 x 84 frame.
+    """A small encoder for small circuits: 175k parameters on one 84 x 84 frame.
 
-    Each frame is standardised, then two convolutions, 16 filters of 8 x 8 every 6 pixels and 32 of
+    Each frame is standardised, then two convolutions, 16 filters of 8 x 8 every 4 pixels and 32 of
     4 x 4 every 2, and a linear layer, each followed by ReLU. Standardising is what lets a ball of
     two pixels in 7,056 be seen from the start: the background, alike in every frame, would drown
-    it. On a CPU it learns from 9 times as many frames a second as `NatureCNN`
-    (`scripts/benchmarks/throughput.py` measures both).
+    it. A coarser first grid, of every 6 pixels, runs twice as fast and needs twice the steps to
+    learn Pong. `scripts/benchmarks/throughput.py` measures the speed beside `NatureCNN`'s.
 
     Args:
-        observation_space: (C, H, W) image of at least 26 x 26 pixels.
+        observation_space: (C, H, W) image of at least 20 x 20 pixels.
         features_dim: size of the output.
 
     Raises:
@@ -88,7 +88,7 @@ def check_fits(encoder: type[BaseFeaturesExtractor], observation_space: spaces.S
             expected = "one that is not a Dict; MultiInputNcpPolicy reads those"
     elif issubclass(encoder, CompactCNN | NatureCNN):
         # The fewest pixels a side from which the strides leave one for the last layer.
-        pixels = 26 if issubclass(encoder, CompactCNN) else 36
+        pixels = 20 if issubclass(encoder, CompactCNN) else 36
         shape = observation_space.shape or ()
         if len(shape) != 3 or min(shape[1:]) < pixels:
             expected = (

@@ -27,7 +27,7 @@ class NCPFeaturesExtractor(BaseFeaturesExtractor):
         observation_space: a stack of frames (F * channels, H, W), a window of rows (T, I), or a
             vector (I,), which is a window of one row.
         wiring: a `Wiring`, its config, or the number of neurons of a dense circuit.
-        cell: "cfc".
+        cell: "cfc" or "ltc".
         encoder: of one frame: "compact" or "nature"; rows are not encoded.
         encoder_kwargs: its arguments.
         channels: of one frame: 1 grey, 3 colour.
@@ -93,4 +93,4 @@ class NCPFeaturesExtractor(BaseFeaturesExtractor):
             rows = observations.view(batch, -1, observations.shape[-1])
         states, _ = self.circuit.states(rows)
         last = states[:, -1]
-        return last if self.read == "neurons" else last[:, self.circuit.output_slice]
+        return last if self.read == "neurons" else self.circuit.read_out(last)

@@ -40,7 +40,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
             `ActorCriticPolicy`; net_arch gives hidden layers after the circuit, none by default.
         wiring: a `Wiring`, its config such as {"kind": "AutoNCP", "units": 32, "output_size": 8},
             or the number of neurons of a dense circuit.
-        cell: "cfc".
+        cell: "cfc" or "ltc".
         critic: what the critic reads: "circuit+encoder" (all neurons and the features they see: the
             value is easier to learn when it need not pass the circuit), "circuit" or "encoder".
         circuit_kwargs: further arguments of the circuit's layer, such as {"mode": "no_gate"}.
@@ -151,7 +151,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         return neurons.flatten(0, 1), (h[None], c[None])
 
     def _actor(self, neurons: Tensor) -> Distribution:
-        motor = neurons[:, self.circuit.output_slice]
+        motor = self.circuit.read_out(neurons)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
 
     def _critic(self, neurons: Tensor, features: Tensor) -> Tensor:

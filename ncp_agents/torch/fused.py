@@ -4,8 +4,8 @@ Everything here is exact algebra on the weights, done once a sequence under auto
 
 - all heads are one matrix; with a constant timespan `time_a * dt + time_b` is one head;
 - `tanh(z) = 2 sigmoid(2 z) - 1`, so one sigmoid serves all heads (it costs a sixth of a tanh);
-- the scan then keeps `p = (h + 1) / 2`, a plain interpolation of sigmoids, and the change of
-  variable `h = 2 p - 1` folds into the recurrent weights and the bias;
+- where that saves operations, the scan keeps `p = (h + 1) / 2`, a plain interpolation of sigmoids,
+  and the change of variable `h = 2 p - 1` folds into the recurrent weights and the bias (`for_p`);
 - the layers of a wired cell become one block matrix (see `scan.py` for how time is skewed).
 
 Head order: [f1, f2, gate] with a constant timespan, [a, f1, f2, b] with a varying one, where
@@ -14,7 +14,8 @@ gate = sigmoid(a * dt + b); pure mode has the single head [f], and keeps h inste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import cast
 
@@ -37,7 +38,7 @@ class FusedWeights:
     first: Tensor
     """(D * N0, I), or (U, I) with a backbone: from the inputs."""
     recurrent: Tensor
-    """(N, D * N), or (N, U) with a backbone: from the state, one step earlier."""
+    """(N, D * N), or (N, U) with a backbone: from the state h, one step earlier."""
     bias: Tensor
     """(D * N,), or (U,) with a backbone."""
     hidden: list[tuple[Tensor, Tensor]]
@@ -50,10 +51,24 @@ class FusedWeights:
     def units(self) -> int:
         return sum(self.layer_sizes)
 
-    def to_scan(self, h: Tensor) -> Tensor:
+    @cached_property
+    def first_bias(self) -> Tensor:
+        """What the inputs' product adds: the bias of layer 0 (D * N0,), or of the backbone (U,)."""
+        if self.hidden:
+            return self.bias
+        return self.bias.unflatten(0, (-1, self.units))[:, : self.layer_sizes[0]].flatten()
+
+    def for_p(self) -> FusedWeights:
+        """The same for a scan that keeps p = (h + 1) / 2 instead of h; pure mode keeps h."""
+        if self.mode == "pure":
+            return self
+        bias = self.bias - self.recurrent.sum(0)
+        return replace(self, recurrent=2 * self.recurrent, bias=bias)
+
+    def to_p(self, h: Tensor) -> Tensor:
         return h if self.mode == "pure" else 0.5 * h + 0.5
 
-    def from_scan(self, p: Tensor) -> Tensor:
+    def from_p(self, p: Tensor) -> Tensor:
         return p if self.mode == "pure" else 2 * p - 1
 
 
@@ -114,9 +129,6 @@ def _fuse_chain(cells: list[CfCCell], timespan: float | None) -> FusedWeights:
             torch.cat([absolute(c.w_tau[0]) for c in cells]),
             torch.cat([c.A[0] for c in cells]),
         )
-    else:  # h = 2 p - 1
-        bias = bias - recurrent.sum(0)
-        recurrent = 2 * recurrent
     return FusedWeights(
         mode=cell.mode,
         layer_sizes=sizes,
@@ -135,9 +147,6 @@ def _fuse_backbone(cell: CfCCell, timespan: float | None) -> FusedWeights:
     weight = activation.inner * backbone[0].weight
     first, recurrent = weight[:, : cell.input_size], weight[:, cell.input_size :].T
     bias = activation.inner * backbone[0].bias
-    if cell.mode != "pure":  # h = 2 p - 1
-        bias = bias - recurrent.sum(0)
-        recurrent = 2 * recurrent
     heads, heads_bias = _stacked_heads(cell, timespan)
     following = [(activation.inner * b.weight, activation.inner * b.bias) for b in backbone[1:]]
     following.append((heads.flatten(0, 1), heads_bias.flatten()))

@@ -1,6 +1,6 @@
-"""The only time loops of the CfC layers: a whole sequence in, the states of all neurons out.
+"""The only time loops of the layers: a whole sequence in, the states of all neurons out.
 
-What makes `scan` fast, each step exact up to float rounding:
+What makes `scan` of CfC layers fast, each step exact up to float rounding:
 
 1. The input projection of all steps is one matrix product before the loop.
 2. A step is three operations: matrix product, sigmoid, interpolation (`fused.py` folds the rest
@@ -15,22 +15,29 @@ Axes: B batch, T steps, L layers, K = T + L - 1 waves, I inputs, N neurons.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Module
 
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.fused import FusedWeights, fuse
-from ncp_agents.torch.kernels import cfc_cpu
+from ncp_agents.torch.kernels import cfc, ltc_cpu
+from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.recurrence import Plan, Recurrence
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
+Cell = TypeVar("Cell", bound=Module)
+Weights = TypeVar("Weights")
 
+
+@torch.compiler.disable  # faster than what a compiler makes of the plain path
 def scan(
     cell: CfCCell | WiredCfCCell,
     x: Tensor,
@@ -41,22 +48,22 @@ def scan(
     """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → states (T, B, N), final state (B, N)."""
     constant = None if isinstance(timespans, Tensor) else timespans
-    weights = _fused(cell, constant)
+    weights = _prepared(cell, fuse, constant)
     if resets is not None and not bool(resets.any()):
         resets = None
-    if cfc_cpu.fits(weights, h):
+    if cfc.fits(weights, h):
         varying = timespans.to(h.dtype) if isinstance(timespans, Tensor) else None
-        p = cfc_cpu.run(weights, x, weights.to_scan(h), varying, resets)
+        states = cfc.run(weights, x, h, varying, resets)
     else:
-        p = _in_skewed_time(weights, x, weights.to_scan(h), timespans, resets)
-    states = weights.from_scan(p)
+        p = _in_skewed_time(weights.for_p(), x, weights.to_p(h), timespans, resets)
+        states = weights.from_p(p)
     return states, states[-1]
 
 
 def _in_skewed_time(
     weights: FusedWeights, x: Tensor, p0: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
-    """As `scan`, in plain torch and the scan's variable: p0 (B, N) → p (T, B, N)."""
+    """As `scan`, in plain torch and for p = (h + 1) / 2: p0 (B, N) → p (T, B, N)."""
     constant = None if isinstance(timespans, Tensor) else timespans
     sizes, steps = weights.layer_sizes, x.shape[0]
     waves = steps + len(sizes) - 1
@@ -84,8 +91,38 @@ def _in_skewed_time(
     return p
 
 
+@torch.compiler.disable
+def scan_ltc(
+    cell: LTCCell,
+    x: Tensor,
+    v: Tensor,
+    timespans: float | Tensor,
+    resets: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """As `scan`, for LTC neurons: what the sensory synapses do is worked out for all steps before
+    the loop, and only synapses that exist are looked at."""
+    membrane = _prepared(cell, lambda cell, _: cell.membrane(), None)
+    x = cell.map_inputs(x)
+    if resets is not None and not bool(resets.any()):
+        resets = None
+    if isinstance(timespans, Tensor):
+        timespans = timespans.to(v.dtype)
+    if ltc_cpu.fits(membrane, v):
+        states = ltc_cpu.run(membrane, x.to(v.dtype), v, timespans, resets)
+        return states, states[-1]
+    conductance, pull = membrane.base(x)
+    states = []
+    for t in range(x.shape[0]):
+        if resets is not None:
+            v = v.masked_fill(resets[t][:, None], 0.0)
+        timespan = timespans[t][:, None] if isinstance(timespans, Tensor) else timespans
+        v = membrane.step((conductance[t], pull[t]), v, timespan)
+        states.append(v)
+    return torch.stack(states), v
+
+
 def scan_steps(
-    cell: CfCCell | WiredCfCCell,
+    cell: Module,
     memory: MemoryCell | None,
     x: Tensor,
     h: Tensor,
@@ -113,9 +150,9 @@ def scan_steps(
 
 
 @contextmanager
-def frozen(cell: CfCCell | WiredCfCCell) -> Iterator[None]:
-    """Inside, the cell's weights stay as they are, so `fuse` runs once: in a rollout of single
-    steps it would take as long as the step. Calls that need gradients are not affected."""
+def frozen(cell: Module) -> Iterator[None]:
+    """Inside, the cell's weights stay as they are, so they are prepared once: in a rollout of
+    single steps that would take as long as the step. Calls that need gradients are not affected."""
     _FROZEN[cell] = {}
     try:
         yield
@@ -124,15 +161,18 @@ def frozen(cell: CfCCell | WiredCfCCell) -> Iterator[None]:
 
 
 # Not keyed by the tensors' `_version`: fused optimisers change weights without counting it up.
-_FROZEN: WeakKeyDictionary[torch.nn.Module, dict[float | None, FusedWeights]] = WeakKeyDictionary()
+_FROZEN: WeakKeyDictionary[Module, dict[float | None, Any]] = WeakKeyDictionary()
 
 
-def _fused(cell: CfCCell | WiredCfCCell, timespan: float | None) -> FusedWeights:
+def _prepared(
+    cell: Cell, prepare: Callable[[Cell, float | None], Weights], timespan: float | None
+) -> Weights:
+    """What `prepare` makes of a cell's weights for a timespan, or what it made of frozen ones."""
     known = None if torch.is_grad_enabled() else _FROZEN.get(cell)
     if known is None:
-        return fuse(cell, timespan)
+        return prepare(cell, timespan)
     if timespan not in known:
-        known[timespan] = fuse(cell, timespan)
+        known[timespan] = prepare(cell, timespan)
     return known[timespan]
 
 

@@ -11,6 +11,7 @@ from ncp_agents.names import look_up
 
 if TYPE_CHECKING:
     import networkx
+    from matplotlib.axes import Axes
 
 
 def whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -169,6 +170,12 @@ class Wiring:
                 polarity = "excitatory" if matrix[src, dest] > 0 else "inhibitory"
                 graph.add_edge(f"{prefix}_{src}", f"neuron_{dest}", polarity=polarity)
         return graph
+
+    def draw(self, axes: "Axes | None" = None, *, labels: bool | None = None) -> "Axes":
+        """A picture of the built wiring, see `ncp_agents.wirings.draw.draw`."""
+        from ncp_agents.wirings.draw import draw
+
+        return draw(self, axes, labels=labels)
 
     def get_config(self) -> dict[str, Any]:
         """Plain ints and lists from which `from_config` makes the same wiring again."""

@@ -44,13 +44,14 @@ import ale_py
 import gymnasium
 import numpy as np
 import torch
+from _limits import both_ways, floor, machine_speed, rate, share
 from rich.console import Console
 from rich.table import Table
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -60,8 +61,6 @@ from ncp_agents.saved_policy import build, observation_space
 from ncp_agents.sb3 import SequencePPO
 from ncp_agents.sb3.encoders import ENCODERS
 from ncp_agents.sb3.policies import CnnNcpPolicy
-from ncp_agents.torch import CfC
-from ncp_agents.torch.fused import fuse
 from ncp_agents.training import make_model
 
 RECIPE = Path(__file__).parents[2] / "policies" / "pong-cfc" / "recipe.toml"
@@ -175,27 +174,6 @@ def compare(
 # Each part alone
 
 
-def rate(work: Callable[[], Any], amount: float, seconds: float) -> float:
-    """Amount of work a second: the median over as many goes as fit."""
-    work()
-    times: list[float] = []
-    while sum(times) < seconds or len(times) < 3:
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return amount / median(times)
-
-
-def machine_speed(seconds: float) -> tuple[float, float]:
-    """Floating-point operations a second in a matrix product, and sigmoids a second."""
-    a, b = torch.randn(512, 512), torch.randn(512, 512)
-    values, out = torch.randn(2**16), torch.empty(2**16)
-    with torch.no_grad():
-        flops = rate(lambda: torch.mm(a, b), 2 * 512**3, seconds)
-        sigmoids = rate(lambda: torch.sigmoid(values, out=out), 2**16, seconds)
-    return flops, sigmoids
-
-
 def environment_speed(env: VecEnv, seconds: float) -> float:
     """Steps a second with random actions."""
     env.reset()
@@ -207,10 +185,6 @@ def environment_speed(env: VecEnv, seconds: float) -> float:
             env.step(row)
 
     return rate(play, actions.size, seconds)
-
-
-def both_ways(forward: Callable[[], Tensor]) -> Callable[[], None]:
-    return lambda: forward().sum().backward()
 
 
 def encoder_row(name: str, batch: int, peak: float, seconds: float) -> list[str]:
@@ -232,18 +206,6 @@ def encoder_row(name: str, batch: int, peak: float, seconds: float) -> list[str]
     ]
 
 
-def circuit_work(circuit: CfC) -> tuple[int, int]:
-    """Floating-point operations and sigmoids of one step forward."""
-    weights = fuse(circuit.rnn_cell, 1.0)  # pyright: ignore
-    return 2 * (weights.first.numel() + weights.recurrent.numel()), weights.recurrent.shape[1]
-
-
-def circuit_limit(circuit: CfC, peak: float, sigmoids: float) -> float:
-    """Steps a second, forward and backward; the backward has two matrix products for one."""
-    products, squashed = circuit_work(circuit)
-    return 1 / (3 * products / peak + squashed / sigmoids)
-
-
 def circuit_row(
     name: str, layer: nn.Module, limit: float | None, batch: tuple[int, int, int], seconds: float
 ) -> list[str]:
@@ -255,10 +217,6 @@ def circuit_row(
     both = rate(both_ways(lambda: layer(sequences)[0]), steps, seconds)
     limits = [f"{limit:,.0f}", share(both, limit)] if limit else ["", ""]
     return [name, f"{forward:,.0f}", f"{both:,.0f}", *limits]
-
-
-def share(speed: float, limit: float) -> str:
-    return f"{100 * speed / limit:.0f} %"
 
 
 def parts_alone(recipe: Recipe, seconds: float) -> Table:
@@ -279,7 +237,7 @@ def parts_alone(recipe: Recipe, seconds: float) -> Table:
     circuit = build(recipe).circuit
     length = recipe.ppo.sequence_length
     batch = (max(BATCH // length, 1), length, circuit.input_size)
-    limit = circuit_limit(circuit, peak, sigmoids) if not circuit.use_mixed else None
+    limit = 1 / floor(circuit.rnn_cell, 1, peak, sigmoids)[1] if not circuit.use_mixed else None
     rows.append(lambda: circuit_row("circuit of the recipe", circuit, limit, batch, seconds))
     lstm = nn.LSTM(circuit.input_size, circuit.state_size, batch_first=True)
     name = f"nn.LSTM({circuit.state_size})"
@@ -390,9 +348,8 @@ def breakdown(recipe: Recipe, seconds: float) -> Table:
         both_ways(lambda: encoder(frame))()
     limits["train: encoder"] = ppo.n_epochs * steps * counter.get_total_flops() / peak
     if not circuit.use_mixed:
-        products, squashed = circuit_work(circuit)
-        limits["rollout: circuit"] = steps * (products / peak + squashed / sigmoids)
-        limits["train: circuit"] = ppo.n_epochs * steps / circuit_limit(circuit, peak, sigmoids)
+        forward, both = floor(circuit.rnn_cell, steps, peak, sigmoids)
+        limits["rollout: circuit"], limits["train: circuit"] = forward, ppo.n_epochs * both
 
     whole = sum(spent.values())
     table = Table(

@@ -1,8 +1,8 @@
 /* CfC neurons over a whole sequence, forward and backward: what recurrence.py does, one group of
    rows after another, each from the first step to the last with everything in cache.
 
-   The state is p = (h + 1) / 2 and the heads are those of fused.py: s = sigmoid of
-   [f1, f2, gate], or of [-, f1, f2, a * timespan + b] where timespans vary. Layers follow one
+   The heads are those of fused.py: sigmoids s of [f1, f2, gate], or of [-, f1, f2, a * timespan + b]
+   where timespans vary, and h = 2 (s1 + gate (s2 - s1)) - 1. Layers follow one
    another within a step: each reads the layer before it, now, and itself, one step ago. With a
    backbone there is one layer of neurons, which reads the last layer of the backbone instead.
 
@@ -95,7 +95,7 @@ INLINE void copy(float *to, const float *from, int n) { memcpy(to, from, n * siz
 
 /* The new state of one layer's neurons in one row, from its heads (D, wide), which become their
    sigmoids. */
-INLINE void mix(const Cfc *c, float *z, float *p, int wide, float timespan) {
+INLINE void mix(const Cfc *c, float *z, float *h, int wide, float timespan) {
     float *f1 = z + (c->heads - 3) * wide, *f2 = f1 + wide, *gate = f2 + wide;
     for (int j = 0; j < wide; j += V) {
         vec g = load(gate + j);
@@ -105,29 +105,29 @@ INLINE void mix(const Cfc *c, float *z, float *p, int wide, float timespan) {
         store(f1 + j, s1);
         store(f2 + j, s2);
         store(gate + j, g);
-        store(p + j, s1 + g * (s2 - (c->no_gate ? all(0.5f) : s1)));
+        store(h + j, 2.0f * (s1 + g * (s2 - (c->no_gate ? all(0.5f) : s1))) - 1.0f);
     }
 }
 
 /* The gradients of one layer's heads in one row from that of its new state: heads (D, n) without
    padding to dz (D, n); the gradient of the timespan is returned. The vectors may run over the end
    of a head into the next, which is written after it. */
-INLINE float unmix(const Cfc *c, const float *s, const float *dp, float *dz, int n,
+INLINE float unmix(const Cfc *c, const float *s, const float *dh, float *dz, int n,
                    float timespan) {
     const float *f1 = s + (c->heads - 3) * n, *f2 = f1 + n, *gate = f2 + n;
     float *d1 = dz + (c->heads - 3) * n;
     float dtimespan = 0.0f;
     for (int j = 0; j < n; j += V) {
-        vec s1 = load(f1 + j), g = load(gate + j), grad = load(dp + j);
+        vec s1 = load(f1 + j), g = load(gate + j), grad = 2.0f * load(dh + j);
         vec first = grad * s1 * (1.0f - s1);
         store(d1 + j, c->no_gate ? first : first * (1.0f - g));
     }
     for (int j = 0; j < n; j += V) {
-        vec s2 = load(f2 + j), g = load(gate + j), grad = load(dp + j);
+        vec s2 = load(f2 + j), g = load(gate + j), grad = 2.0f * load(dh + j);
         store(d1 + n + j, grad * g * s2 * (1.0f - s2));
     }
     for (int j = 0; j < n; j += V) {
-        vec s1 = load(f1 + j), s2 = load(f2 + j), g = load(gate + j), grad = load(dp + j);
+        vec s1 = load(f1 + j), s2 = load(f2 + j), g = load(gate + j), grad = 2.0f * load(dh + j);
         store(d1 + 2 * n + j, grad * g * (1.0f - g) * (s2 - (c->no_gate ? all(0.5f) : s1)));
     }
     if (c->heads == 4)
@@ -168,7 +168,8 @@ static Places places(const Cfc *c) {
 static int most(int a, int b) { return a > b ? a : b; }
 
 /* Rows [begin, end) of the batch. Returns 0, or 1 where memory is short. */
-EXPORT int cfc_forward(const Cfc *c, int begin, int end) {
+EXPORT int cfc_forward(const Cfc *c, int begin, int end, int part) {
+    (void)part;
     const Places at = places(c);
     const int N = at.neurons, D = c->heads, T = c->steps, B = c->rows;
     const int first = c->depth ? c->widths[0] : D * c->sizes[0];
@@ -198,23 +199,22 @@ EXPORT int cfc_forward(const Cfc *c, int begin, int end) {
             widest = most(widest, own[l].width);
         }
     }
-    Matrix p = matrix(MOST_ROWS, at.padded_neurons);
+    Matrix h = matrix(MOST_ROWS, at.padded_neurons);
     Matrix z = matrix(MOST_ROWS, widest), a = matrix(MOST_ROWS, widest);
-    short_of_memory |= !p.values || !z.values || !a.values;
+    short_of_memory |= !h.values || !z.values || !a.values;
 
     for (int row = begin; row < end && !short_of_memory; row += MOST_ROWS) {
         const int rows = end - row < MOST_ROWS ? end - row : MOST_ROWS;
         for (int r = 0; r < rows; r++)
             for (int l = 0; l < c->layers; l++)
-                copy(p.values + r * p.width + at.padded_first[l],
+                copy(h.values + r * h.width + at.padded_first[l],
                      c->start + (size_t)(row + r) * N + at.first[l], c->sizes[l]);
         for (int t = 0; t < T; t++) {
             const size_t here = (size_t)t * B + row; /* the first of these rows at this step */
             if (c->resets)
                 for (int r = 0; r < rows; r++)
                     if (c->resets[here + r])
-                        for (int j = 0; j < p.width; j += V)
-                            store(p.values + r * p.width + j, all(0.5f));
+                        memset(h.values + r * h.width, 0, sizeof(float) * h.width);
             const float *source = NULL;
             if (c->depth) {
                 for (int b = 0; b < c->depth; b++) {
@@ -225,7 +225,7 @@ EXPORT int cfc_forward(const Cfc *c, int begin, int end) {
                              b ? c->hidden_bias[b - 1] : c->drive + (here + r) * first,
                              c->widths[b]);
                     if (b == 0)
-                        product(rows, wide, N, p.values, p.width, own[0].values, out, widest);
+                        product(rows, wide, N, h.values, h.width, own[0].values, out, widest);
                     else
                         product(rows, wide, c->widths[b - 1], source, widest,
                                 hidden[b - 1].values, out, widest);
@@ -241,7 +241,7 @@ EXPORT int cfc_forward(const Cfc *c, int begin, int end) {
             float *heads = source == z.values ? a.values : z.values;
             for (int l = 0; l < c->layers; l++) {
                 const int n = c->sizes[l], wide = padded(n);
-                float *now = p.values + at.padded_first[l];
+                float *now = h.values + at.padded_first[l];
                 for (int r = 0; r < rows; r++) {
                     const float *from = c->depth ? c->hidden_bias[c->depth - 1]
                                         : l      ? c->bias + at.first[l]
@@ -256,14 +256,14 @@ EXPORT int cfc_forward(const Cfc *c, int begin, int end) {
                 } else {
                     if (l)
                         product(rows, D * wide, c->sizes[l - 1],
-                                p.values + at.padded_first[l - 1], p.width, before[l].values,
+                                h.values + at.padded_first[l - 1], h.width, before[l].values,
                                 heads, widest);
-                    product(rows, D * wide, n, now, p.width, own[l].values, heads, widest);
+                    product(rows, D * wide, n, now, h.width, own[l].values, heads, widest);
                 }
                 for (int r = 0; r < rows; r++) {
-                    mix(c, heads + r * widest, now + r * p.width, wide,
+                    mix(c, heads + r * widest, now + r * h.width, wide,
                         c->timespans ? c->timespans[here + r] : 0.0f);
-                    copy(c->states + (here + r) * N + at.first[l], now + r * p.width, n);
+                    copy(c->states + (here + r) * N + at.first[l], now + r * h.width, n);
                     if (c->activity)
                         for (int d = 0; d < D; d++)
                             copy(c->activity + (here + r) * D * N + D * at.first[l] + d * n,
@@ -277,14 +277,15 @@ EXPORT int cfc_forward(const Cfc *c, int begin, int end) {
         free(own[l].values);
         free(hidden[l].values);
     }
-    free(p.values);
+    free(h.values);
     free(z.values);
     free(a.values);
     return short_of_memory;
 }
 
 /* Rows [begin, end) of the batch. Returns 0, or 1 where memory is short. */
-EXPORT int cfc_backward(const Cfc *c, int begin, int end) {
+EXPORT int cfc_backward(const Cfc *c, int begin, int end, int part) {
+    (void)part;
     const Places at = places(c);
     const int N = at.neurons, D = c->heads, T = c->steps, B = c->rows;
     Matrix before[MOST_LAYERS] = {{0}}, own[MOST_LAYERS] = {{0}}, hidden[MOST_LAYERS] = {{0}};

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import sys
-from collections.abc import Callable
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -17,9 +18,16 @@ import torch
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2"}
 
 
+HERE = Path(__file__).parent
+
+
 def path(variant: str) -> Path:
+    """Where the library is, named after the sources it was made from: an older one, left behind
+    when those changed, would misread what it is given."""
+    sources = sorted(HERE.glob("*.[ch]"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
-    return Path(__file__).parent / f"cpu-{variant}.{suffix}"
+    return HERE / f"cpu-{variant}-{digest}.{suffix}"
 
 
 @cache
@@ -30,17 +38,29 @@ def library() -> ctypes.CDLL | None:
     for variant in (*(known[known.index(best) :] if best else ()), "generic"):
         if path(variant).exists():
             return ctypes.CDLL(str(path(variant)))
+    if [*HERE.glob("cpu-*")]:
+        warnings.warn(
+            "the compiled kernels are of other sources, so plain torch does their work; "
+            "compile them again: make install, or pip install -e .",
+            stacklevel=2,
+        )
     return None
 
 
-def by_rows(kernel: Callable[[int, int], int], rows: int, operations: float) -> None:
-    """Call `kernel(begin, end)` for all rows, shared among torch's number of threads if there is
-    enough to do. `operations` is the number of multiplications in all."""
-    threads = min(torch.get_num_threads(), rows, 1 + int(operations / WORTH_A_THREAD))
-    ends = [rows * i // threads for i in range(threads + 1)]
-    waiting = [_pool().submit(kernel, *part) for part in pairwise(ends[1:])]
-    failed = kernel(0, ends[1])
-    if any([failed, *(future.result() for future in waiting)]):
+def by_rows(name: str, call: ctypes.Structure, rows: int, operations: float) -> None:
+    """Run the kernel `name` on all rows, in parts that torch's number of threads share.
+
+    The kernel gets its argument, the rows of a part, begin and end, and the part's number, which is
+    below `torch.get_num_threads()`. `operations` is the number of multiplications in all: a little
+    work stays in one part.
+    """
+    kernel, pointer = getattr(library(), name), ctypes.byref(call)
+    parts = min(torch.get_num_threads(), rows, 1 + int(operations / WORTH_A_THREAD))
+    ends = [rows * i // parts for i in range(parts + 1)]
+    calls = [(pointer, *ends, part) for part, ends in enumerate(pairwise(ends))]
+    others = [_pool().submit(kernel, *arguments) for arguments in calls[1:]]
+    failed = kernel(*calls[0])
+    if any([failed, *(other.result() for other in others)]):
         raise MemoryError("not enough memory for the kernel's scratch space")
 
 

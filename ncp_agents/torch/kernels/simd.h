@@ -96,7 +96,7 @@ INLINE void product_rows(const int rows, int width, int depth, const float *in, 
 
 /* out (rows, width) += in (rows, depth) @ weights (depth, width); width is a multiple of V and
    `rows` at most MOST_ROWS. */
-static void product(int rows, int width, int depth, const float *in, int in_stride,
+__attribute__((unused)) static void product(int rows, int width, int depth, const float *in, int in_stride,
                     const float *weights, float *out, int out_stride) {
 #define ROWS(n) \
     case n: product_rows(n, width, depth, in, in_stride, weights, out, out_stride); break;

@@ -1,0 +1,255 @@
+"""One step of a liquid time-constant (LTC) neuron layer."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ncp_agents.names import look_up
+from ncp_agents.wirings import Wiring
+
+Mapping = Literal["affine", "linear"] | None
+
+
+class Synapses(NamedTuple):
+    """The synapses that exist from some sources to the neurons, sorted by their target.
+
+    act = sigmoid(slope * v[source] - offset)
+    conductance[target] += weight * act,   pull[target] += reversal * weight * act
+    """
+
+    source: Tensor
+    target: Tensor
+    """(S,) int64 each."""
+    neurons: int
+    slope: Tensor
+    offset: Tensor
+    weight: Tensor
+    pull: Tensor
+    """(S,) each; pull is weight * reversal potential."""
+
+    def receive(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """v (…, sources) → what the synapses add to conductance and pull, (…, N) each."""
+        act = torch.sigmoid(v[..., self.source] * self.slope - self.offset)
+        target = self.target.expand(act.shape)
+        zeros = act.new_zeros(*act.shape[:-1], self.neurons)
+        return (
+            zeros.scatter_add(-1, target, act * self.weight),
+            zeros.scatter_add(-1, target, act * self.pull),
+        )
+
+
+class Membrane(NamedTuple):
+    """A cell's parameters as an equation reads them. Axes: N neurons."""
+
+    cm: Tensor
+    leak: Tensor
+    rest: Tensor
+    """(N,) each: capacitance, leak conductance and the potential that it pulls towards."""
+    sensory: Synapses
+    internal: Synapses
+    unfolds: int
+    epsilon: float
+
+    def base(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (…, I) → conductance and pull (…, N) of all that stays the same within a step."""
+        conductance, pull = self.sensory.receive(x)
+        return conductance + self.leak + self.epsilon, pull + self.leak * self.rest
+
+    def step(self, base: tuple[Tensor, Tensor], v: Tensor, timespan: float | Tensor) -> Tensor:
+        """One step from potentials v (B, N); timespan a float or (B, 1) → v' (B, N)."""
+        dt = torch.as_tensor(timespan, dtype=v.dtype, device=v.device) / self.unfolds
+        moves = dt > 0
+        for _ in range(self.unfolds):
+            conductance, pull = self.internal.receive(v)
+            conductance, pull = conductance + base[0], pull + base[1]
+            divisor = torch.where(moves, self.cm + dt * conductance, 1.0)
+            v = v + torch.where(moves, dt * (pull - conductance * v) / divisor, 0.0)
+        return v
+
+
+class LTCCell(nn.Module):
+    """One step of a liquid time-constant (LTC) neuron layer.
+
+        cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
+
+    over the synapses s into a neuron, by `ode_unfolds` steps of semi-implicit Euler
+    (`ncp_agents.equations.ltc_step`).
+
+    Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
+
+    Args:
+        wiring: built for I inputs here if it was not yet.
+        in_features: I, or None where the wiring is built already.
+        input_mapping: of the inputs: "affine" (x * input_w + input_b), "linear" (x * input_w) or
+            None.
+        output_mapping: of the motor neurons, in the same way.
+        ode_unfolds: steps of the solver in one step of the cell.
+        epsilon: added to the conductance, so that nothing is divided by 0.
+        implicit_param_constraints: True takes cm, gleak and w through a softplus, so that they stay
+            positive; with False `apply_weight_constraints` clips them, after each optimiser step.
+
+    The state (B, N) holds the neurons as the wiring numbers them, motor neurons first: for an NCP
+    [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign.
+
+    Raises:
+        ValueError: a wiring that is not built or was built for another size, an unknown mapping,
+            fewer than one unfold.
+
+    Source: Hasani et al. 2021, "Liquid time-constant networks", AAAI, arXiv:2006.04439.
+    """
+
+    sparsity_mask: Tensor  # (N, N)
+    sensory_sparsity_mask: Tensor  # (I, N)
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        in_features: int | None = None,
+        input_mapping: Mapping = "affine",
+        output_mapping: Mapping = "affine",
+        ode_unfolds: int = 6,
+        epsilon: float = 1e-8,
+        implicit_param_constraints: bool = False,
+    ) -> None:
+        super().__init__()
+        if in_features is not None:
+            wiring.build(in_features)
+        if not wiring.is_built():
+            raise ValueError(
+                "the wiring is not built; pass in_features, or call wiring.build(in_features) first"
+            )
+        for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
+            if mapping is not None:
+                look_up(name, mapping, ("affine", "linear"))
+        if ode_unfolds < 1:
+            raise ValueError(f"ode_unfolds is {ode_unfolds}, expected >= 1; usual is 6")
+        self.wiring = wiring
+        self.input_mapping: Mapping = input_mapping
+        self.output_mapping: Mapping = output_mapping
+        self.ode_unfolds = ode_unfolds
+        self.epsilon = epsilon
+        self.implicit_param_constraints = implicit_param_constraints
+
+        neurons, inputs = self.state_size, self.sensory_size
+        # In the order in which ncps draws them, so that a seed gives the same cell.
+        for prefix, shape in (("", (neurons, neurons)), ("sensory_", (inputs, neurons))):
+            if prefix == "":
+                self.gleak = _uniform(0.001, 1.0, neurons)
+                self.vleak = _uniform(-0.2, 0.2, neurons)
+                self.cm = _uniform(0.4, 0.6, neurons)
+            self.register_parameter(f"{prefix}sigma", _uniform(3.0, 8.0, *shape))
+            self.register_parameter(f"{prefix}mu", _uniform(0.3, 0.8, *shape))
+            self.register_parameter(f"{prefix}w", _uniform(0.001, 1.0, *shape))
+            polarity = wiring.sensory_erev_initializer() if prefix else wiring.erev_initializer()
+            erev = torch.tensor(np.asarray(polarity), dtype=torch.get_default_dtype())
+            self.register_parameter(f"{prefix}erev", nn.Parameter(erev))
+        for name, matrix in (
+            ("sparsity_mask", wiring.adjacency_matrix),
+            ("sensory_sparsity_mask", wiring.sensory_adjacency_matrix),
+        ):
+            mask = torch.tensor(np.abs(matrix), dtype=torch.get_default_dtype())
+            self.register_buffer(name, mask)
+        if input_mapping:
+            self.input_w = nn.Parameter(torch.ones(inputs))
+        if input_mapping == "affine":
+            self.input_b = nn.Parameter(torch.zeros(inputs))
+        if output_mapping:
+            self.output_w = nn.Parameter(torch.ones(self.motor_size))
+        if output_mapping == "affine":
+            self.output_b = nn.Parameter(torch.zeros(self.motor_size))
+        _index_synapses(self)
+        # The masks belong to the state dict, as in ncps: what is loaded decides.
+        self.register_load_state_dict_post_hook(_index_synapses)
+
+    @property
+    def state_size(self) -> int:
+        return self.wiring.units
+
+    @property
+    def sensory_size(self) -> int:
+        assert self.wiring.input_dim is not None  # checked in __init__
+        return self.wiring.input_dim
+
+    @property
+    def motor_size(self) -> int:
+        return self.wiring.output_dim or self.wiring.units
+
+    output_size = motor_size
+
+    @property
+    def synapse_count(self) -> int:
+        return self.wiring.synapse_count
+
+    @property
+    def sensory_synapse_count(self) -> int:
+        return self.wiring.sensory_synapse_count
+
+    def membrane(self) -> Membrane:
+        """The parameters as the equation reads them."""
+        return Membrane(
+            cm=self._positive(self.cm),
+            leak=self._positive(self.gleak),
+            rest=self.vleak,
+            sensory=self._synapses("sensory_"),
+            internal=self._synapses(""),
+            unfolds=self.ode_unfolds,
+            epsilon=self.epsilon,
+        )
+
+    def map_inputs(self, x: Tensor) -> Tensor:
+        """x (…, I) → (…, I)."""
+        if self.input_mapping:
+            x = x * self.input_w
+        return x + self.input_b if self.input_mapping == "affine" else x
+
+    def map_outputs(self, v: Tensor) -> Tensor:
+        """v (…, N) → (…, M)."""
+        motor = v[..., : self.motor_size]
+        if self.output_mapping:
+            motor = motor * self.output_w
+        return motor + self.output_b if self.output_mapping == "affine" else motor
+
+    def forward(
+        self, inputs: Tensor, states: Tensor, elapsed_time: float | Tensor = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """inputs (B, I), states (B, N), elapsed_time a float or (B, 1), in steps
+        → output (B, M), state (B, N)."""
+        membrane = self.membrane()
+        v = membrane.step(membrane.base(self.map_inputs(inputs)), states, elapsed_time)
+        return self.map_outputs(v), v
+
+    def apply_weight_constraints(self) -> None:
+        """Clip cm, gleak and w at 0; does nothing with implicit_param_constraints."""
+        if not self.implicit_param_constraints:
+            with torch.no_grad():
+                for name in ("w", "sensory_w", "cm", "gleak"):
+                    getattr(self, name).clamp_(min=0.0)
+
+    def _positive(self, value: Tensor) -> Tensor:
+        return F.softplus(value) if self.implicit_param_constraints else value
+
+    def _synapses(self, prefix: str) -> Synapses:
+        source, target = getattr(self, f"_{prefix}source"), getattr(self, f"_{prefix}target")
+        sigma, mu, w, erev = (
+            getattr(self, prefix + name)[source, target] for name in ("sigma", "mu", "w", "erev")
+        )
+        weight = self._positive(w)
+        return Synapses(source, target, self.state_size, sigma, sigma * mu, weight, weight * erev)
+
+
+def _index_synapses(cell: LTCCell, *_: object) -> None:
+    """Lists the synapses that the masks let exist."""
+    for prefix in ("", "sensory_"):
+        mask: Tensor = getattr(cell, f"{prefix}sparsity_mask")
+        target, source = (mask != 0).T.nonzero().unbind(1)
+        cell.register_buffer(f"_{prefix}source", source, persistent=False)
+        cell.register_buffer(f"_{prefix}target", target, persistent=False)
+
+
+def _uniform(low: float, high: float, *shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.rand(*shape) * (high - low) + low)

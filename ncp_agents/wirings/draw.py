@@ -1,0 +1,120 @@
+"""The picture of a wiring: layers in columns, from the inputs to the motor neurons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ncp_agents.wirings.base import Wiring
+
+NEURONS = {  # by type, in the order of the legend; Okabe and Ito's palette, safe for colour-blind
+    "sensory": "#999999",
+    "inter": "#56B4E9",
+    "command": "#009E73",
+    "motor": "#E69F00",
+}
+SYNAPSES = {1: ("excitatory", "#0072B2"), -1: ("inhibitory", "#D55E00")}
+
+
+def layout(wiring: Wiring) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the inputs (I, 2) and of the neurons (N, 2): x is the column, 0 for the inputs, and
+    y runs from 0 (bottom) to 1. The wiring must be built."""
+    inputs = len(wiring.sensory_erev_initializer())
+    neurons = np.zeros((wiring.units, 2))
+    for column, layer in enumerate(wiring.layers, 1):
+        neurons[layer] = _column(column, len(layer))
+    return _column(0, inputs), neurons
+
+
+def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None) -> Axes:
+    """Draw a built wiring.
+
+    Synapses between layers are straight, those within a layer are arcs, thicker towards their
+    target. Nothing is drawn twice: a command neuron that excites itself has a loop.
+
+    Args:
+        axes: to draw on, as wide as they are; None makes a figure.
+        labels: whether neurons carry their numbers; None decides by the space there is.
+
+    Returns:
+        The axes; `axes.figure.savefig(path)` writes the picture.
+    """
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    sensory, neurons = layout(wiring)
+    columns = [len(sensory), *map(len, wiring.layers)]
+    if axes is None:
+        height = float(np.clip(0.16 * max(columns), 4, 12))
+        figure = Figure(figsize=(2.2 * len(columns) + 1, height), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+
+    matrices = ((sensory, wiring.sensory_erev_initializer()), (neurons, wiring.erev_initializer()))
+    count = sum(np.count_nonzero(matrix) for _, matrix in matrices)
+    opacity = float(np.clip(60 / count**0.5 / 10, 0.15, 0.8))
+    for places, matrix in matrices:
+        for sign, (_, color) in SYNAPSES.items():
+            lines = [_synapse(places[i], neurons[j]) for i, j in np.argwhere(matrix == sign)]
+            widths = np.linspace(0.3, 1.3, POINTS - 1)
+            pieces = [np.stack([line[:-1], line[1:]], 1) for line in lines]
+            if pieces:
+                axes.add_collection(
+                    LineCollection(
+                        list(np.concatenate(pieces)),
+                        colors=color,
+                        linewidths=list(np.tile(widths, len(lines))),
+                        alpha=opacity,
+                        zorder=1,
+                    )
+                )
+
+    kinds = [wiring.get_type_of_neuron(j) for j in range(wiring.units)]
+    size = float(np.clip(2500 / max(columns), 12, 160))
+    axes.scatter(*sensory.T, s=size, color=NEURONS["sensory"], zorder=2)
+    axes.scatter(*neurons.T, s=size, color=[NEURONS[kind] for kind in kinds], zorder=2)
+    if labels or (labels is None and max(columns[1:]) <= 24):
+        for j, place in enumerate(neurons):
+            axes.annotate(str(j), place, ha="center", va="center", fontsize=7, zorder=3)
+
+    present = ["sensory", *(kind for kind in NEURONS if kind in kinds)]
+    totals = {"sensory": len(sensory), **{kind: kinds.count(kind) for kind in present[1:]}}
+    handles = [
+        Line2D([], [], marker="o", ls="", color=NEURONS[kind], label=f"{totals[kind]} {kind}")
+        for kind in present
+    ]
+    for sign, (name, color) in SYNAPSES.items():
+        number = sum(int((matrix == sign).sum()) for _, matrix in matrices)
+        handles.append(Line2D([], [], color=color, label=f"{number} {name}"))
+    axes.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False
+    )
+    axes.set_xlim(-0.3, len(columns) - 0.5)
+    axes.set_ylim(-0.05, 1.05)
+    axes.set_axis_off()
+    return axes
+
+
+POINTS = 12  # of each synapse's line
+
+
+def _column(x: int, count: int) -> np.ndarray:
+    """`count` places spread over a column, the first at the top."""
+    edge = 0.5 / count
+    return np.stack([np.full(count, float(x)), np.linspace(1 - edge, edge, count)], 1)
+
+
+def _synapse(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The line from source to target, (POINTS, 2)."""
+    s = np.linspace(0, 1, POINTS)[:, None]
+    line = source + s * (target - source)
+    if source[0] == target[0]:  # within a layer: an arc to the right, a loop to itself
+        reach = 0.08 + 0.25 * abs(source[1] - target[1])
+        line[:, 0] += reach * np.sin(np.pi * s[:, 0])
+        if source[1] == target[1]:
+            line[:, 1] += 0.015 * np.sin(2 * np.pi * s[:, 0])
+    return line

@@ -1,0 +1,53 @@
+"""The Triton kernel, run by Triton's interpreter: equal to plain torch.
+
+On a GPU the same code is compiled; `test_on_a_gpu` runs where there is one.
+"""
+
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton exists for Linux only")
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernel is imported
+
+from kernel_parity import assert_equals_plain
+
+from ncp_agents.torch import CfC
+from ncp_agents.torch.fused import fuse
+from ncp_agents.torch.kernels import cfc, cfc_gpu
+from ncp_agents.wirings import NCP, AutoNCP, FullyConnected
+
+CIRCUITS = {
+    "one neuron": lambda: CfC(3, 1, backbone_units=0),
+    "dense": lambda: CfC(3, 17, backbone_units=0),
+    "no_gate": lambda: CfC(3, AutoNCP(20, 4), mode="no_gate"),
+    "wired": lambda: CfC(3, AutoNCP(40, 9)),
+    "wired, uneven": lambda: CfC(3, NCP(7, 3, 1, 2, 2, 1, 2)),
+    "one layer": lambda: CfC(3, FullyConnected(9, 4)),
+}
+
+
+@pytest.mark.parametrize("with_resets", [False, True])
+@pytest.mark.parametrize("with_timespans", [False, True])
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_interpreted_it_equals_plain_torch(monkeypatch, name, with_timespans, with_resets):
+    torch.manual_seed(0)
+    monkeypatch.setattr(cfc, "_backend", lambda device: cfc_gpu)
+    for rows in (3, 16, 21):
+        assert_equals_plain(CIRCUITS[name](), rows, with_timespans, with_resets)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_on_a_gpu(name):
+    for with_timespans in (False, True):
+        for with_resets in (False, True):
+            assert_equals_plain(CIRCUITS[name](), 70, with_timespans, with_resets, "cuda")
+
+
+def test_larger_circuits_take_the_plain_path():
+    assert cfc_gpu.fits(fuse(CfC(3, AutoNCP(64, 16)).rnn_cell, 1.0))
+    assert not cfc_gpu.fits(fuse(CfC(3, AutoNCP(65, 16)).rnn_cell, 1.0))
+    assert not cfc_gpu.fits(fuse(CfC(3, 20).rnn_cell, 1.0))  # has a backbone
