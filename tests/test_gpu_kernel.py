@@ -1,16 +1,9 @@
-"""The Triton kernel, run by Triton's interpreter: equal to plain torch.
-
-On a GPU the same code is compiled; `test_on_a_gpu` runs where there is one.
-"""
-
-import os
+"""The Triton kernel: equal to plain torch, by Triton's interpreter (see conftest.py) or on a GPU."""
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernel is imported
 
 from kernel_parity import assert_equals_plain
 
@@ -29,6 +22,7 @@ CIRCUITS = {
 }
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel itself runs below")
 @pytest.mark.parametrize("with_resets", [False, True])
 @pytest.mark.parametrize("with_timespans", [False, True])
 @pytest.mark.parametrize("name", CIRCUITS)

@@ -110,9 +110,9 @@ def calls_of(monkeypatch) -> list[str]:
     calls = []
     by_rows = library.by_rows
 
-    def noted(name, *rest):
+    def noted(name, *rest, **options):
         calls.append(name)
-        by_rows(name, *rest)
+        by_rows(name, *rest, **options)
 
     monkeypatch.setattr(cfc_cpu, "by_rows", noted)
     monkeypatch.setattr(ltc_cpu, "by_rows", noted)

@@ -1,4 +1,4 @@
-"""The layers behave as torch's own do: copies, files, compilation, precisions, several processes."""
+"""The layers behave as torch's own do: copies, files, compilation, precisions, processes."""
 
 import copy
 import pickle
@@ -57,10 +57,11 @@ def test_functional_call_and_assign_see_every_parameter(layer, x):
     assert torch.equal(layer(x)[0], expected)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo looks at it
 def test_compiled_layers_give_the_same(layer, x):
     torch.compiler.reset()
-    compiled = torch.compile(torch.nn.Sequential(torch.nn.Linear(3, 3), layer), backend="aot_eager")
-    eager = torch.nn.Sequential(compiled[0], compiled[1])
+    eager = torch.nn.Sequential(torch.nn.Linear(3, 3), layer)
+    compiled = torch.compile(eager, backend="aot_eager")  # inductor would need a C++ compiler
     torch.testing.assert_close(compiled(x)[0], eager(x)[0])
 
 

@@ -35,11 +35,22 @@ def _scaled_tanh(outer: float, inner: float) -> Activation:
     """outer * tanh(inner * z)."""
     return Activation(
         phi=torch.sigmoid,
-        derivative=lambda z, a: a * (1 - a),
+        derivative=_logistic_derivative,
         inner=2 * inner,
         outer=2 * outer,
         offset=-outer,
     )
+
+
+# Functions with names, so that cells can be pickled.
+
+
+def _logistic_derivative(z: Tensor, a: Tensor) -> Tensor:
+    return a * (1 - a)
+
+
+def _relu_derivative(z: Tensor, a: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)
 
 
 def _silu_derivative(z: Tensor, a: Tensor) -> Tensor:
@@ -56,7 +67,7 @@ ACTIVATIONS = {
     # LeCun et al. 1998, "Efficient BackProp", section 4.4, with the constants of ncps.
     "lecun_tanh": _scaled_tanh(1.7159, 0.666),
     "tanh": _scaled_tanh(1.0, 1.0),
-    "relu": Activation(torch.relu, lambda z, a: (z > 0).to(z.dtype)),
+    "relu": Activation(torch.relu, _relu_derivative),
     "silu": Activation(F.silu, _silu_derivative),
     "gelu": Activation(F.gelu, _gelu_derivative),
 }

@@ -159,7 +159,7 @@ class SequenceLayer(nn.Module, ABC):
                     f"timespans has shape {tuple(timespans.shape)}, expected a float, "
                     f"{tuple(lead)} or {(*lead, 1)}"
                 )
-            least = float(timespans.min())
+            least = float(timespans.detach().min())
         else:
             least = timespans
         if not least >= 0.0:
