@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, cast
 
 import tyro
 
@@ -186,6 +186,8 @@ def wiring(arguments: Sequence[str]) -> int:
         base = DrawWiring(recipe.circuit, recipe.policy.features, Path(f"{recipe.name}-wiring.png"))
     choice = _parse(DrawWiring, arguments, "wiring [POLICY]", default=base)
 
+    from matplotlib.figure import Figure
+
     from ncp_agents.files import replacing
     from ncp_agents.wirings import wiring_from_config
 
@@ -197,7 +199,7 @@ def wiring(arguments: Sequence[str]) -> int:
         drawn.build(choice.inputs)
     except ValueError as error:
         raise UserError(str(error)) from None
-    figure = drawn.draw().figure
+    figure = cast(Figure, drawn.draw().figure)
     with replacing(choice.output) as temporary:
         figure.savefig(temporary, format=choice.output.suffix.lstrip(".") or "png")
     print(f"{drawn}\npicture: {choice.output}")

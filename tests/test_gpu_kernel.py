@@ -1,4 +1,4 @@
-"""The Triton kernel: equal to plain torch, by Triton's interpreter (see conftest.py) or on a GPU."""
+"""The Triton kernel equals plain torch, in Triton's interpreter (see conftest.py) or on a GPU."""
 
 import pytest
 import torch

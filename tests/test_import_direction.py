@@ -43,7 +43,15 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Inside a port: cells and helpers (0), then the time loop (1), then the layers (2).
-RANK_IN_PORT = {"scan": 1, "kernels": 1, "cfc": 2, "ltc": 2, "from_ncps": 2, "__init__": 2}
+RANK_IN_PORT = {
+    "scan": 1,
+    "kernels": 1,
+    "sequence_layer": 2,
+    "cfc": 2,
+    "ltc": 2,
+    "from_ncps": 2,
+    "__init__": 2,
+}
 
 
 def modules_imported(source, package, is_module):

@@ -127,7 +127,7 @@ class SequencePPO(RecurrentPPO):
             }
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
-        """As RecurrentPPO's; meanwhile the weights stay as they are and torch keeps to one thread."""
+        """As RecurrentPPO's; meanwhile weights stay as they are, and torch takes one thread."""
         circuit = getattr(self.policy, "circuit", None)
         with one_thread(), nullcontext() if circuit is None else circuit.frozen():
             return super().collect_rollouts(*args, **kwargs)

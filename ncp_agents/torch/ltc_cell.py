@@ -149,8 +149,8 @@ class LTCCell(nn.Module):
             erev = torch.tensor(np.asarray(polarity), dtype=torch.get_default_dtype())
             self.register_parameter(f"{prefix}erev", nn.Parameter(erev))
         for name, matrix in (
-            ("sparsity_mask", wiring.adjacency_matrix),
-            ("sensory_sparsity_mask", wiring.sensory_adjacency_matrix),
+            ("sparsity_mask", wiring.erev_initializer()),
+            ("sensory_sparsity_mask", wiring.sensory_erev_initializer()),
         ):
             mask = torch.tensor(np.abs(matrix), dtype=torch.get_default_dtype())
             self.register_buffer(name, mask)

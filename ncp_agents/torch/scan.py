@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -35,9 +35,15 @@ from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
 Cell = TypeVar("Cell", bound=Module)
 Weights = TypeVar("Weights")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@torch.compiler.disable  # faster than what a compiler makes of the plain path
+def _not_compiled(function: Function) -> Function:
+    """torch.compile goes round it: the kernels are faster than what it makes of the plain path."""
+    return cast(Function, torch.compiler.disable(function))
+
+
+@_not_compiled
 def scan(
     cell: CfCCell | WiredCfCCell,
     x: Tensor,
@@ -91,7 +97,7 @@ def _in_skewed_time(
     return p
 
 
-@torch.compiler.disable
+@_not_compiled
 def scan_ltc(
     cell: LTCCell,
     x: Tensor,

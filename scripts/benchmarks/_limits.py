@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ncp_agents.torch import LTCCell, WiredCfCCell
 from ncp_agents.torch.cfc_cell import CfCCell
@@ -44,15 +44,16 @@ def share(speed: float, limit: float) -> str:
     return f"{100 * speed / limit:.0f} %"
 
 
-def work(cell: CfCCell | WiredCfCCell | LTCCell) -> tuple[float, float]:
+def work(cell: nn.Module) -> tuple[float, float]:
     """Floating-point operations of the matrix products, and sigmoids, of one row's step forward,
-    with a constant timespan."""
+    with a constant timespan, of a CfCCell, WiredCfCCell or LTCCell."""
     if isinstance(cell, LTCCell):
         count = cell.sensory_synapse_count + cell.ode_unfolds * cell.synapse_count
         return 0.0, float(count)
     if isinstance(cell, WiredCfCCell):
         parts = [work(layer) for layer in cell.cells]
         return sum(products for products, _ in parts), sum(sigmoids for _, sigmoids in parts)
+    assert isinstance(cell, CfCCell)
     heads = 1 if cell.mode == "pure" else 3  # time_a and time_b are one head
     backbone = [part for part in cell.backbone.values() if isinstance(part, Head)]
     weights = heads * cell.ff1.weight.numel() + sum(part.weight.numel() for part in backbone)
@@ -60,11 +61,9 @@ def work(cell: CfCCell | WiredCfCCell | LTCCell) -> tuple[float, float]:
     return 2.0 * weights, float(sigmoids)
 
 
-def floor(
-    cell: CfCCell | WiredCfCCell | LTCCell, steps: int, peak: float, sigmoids: float
-) -> tuple[float, float]:
-    """Seconds that arithmetic takes for so many rows and steps, forward, and with the backward: that
-    has two matrix products for one, and an LTC's sigmoids again."""
+def floor(cell: nn.Module, steps: int, peak: float, sigmoids: float) -> tuple[float, float]:
+    """Seconds that arithmetic takes for so many rows and steps, forward, and with the backward,
+    which has two matrix products for one, and an LTC's sigmoids again."""
     products, squashed = work(cell)
     forward = steps * (products / peak + squashed / sigmoids)
     again = squashed if isinstance(cell, LTCCell) else 0.0

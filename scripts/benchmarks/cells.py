@@ -7,10 +7,10 @@
     python scripts/benchmarks/cells.py --growth runs/cells.png   # cost against T, B and synapses
 
 All layers of a line are timed in one process, taking turns (A B C A B C), so that what else the
-machine does hits all of them; a figure is the median. Milliseconds for one batch of sequences of T =
-128 steps of I = 256 inputs: forward without gradients, forward and backward, and one single step
-without gradients, weights frozen, as in a rollout. The floor is what the arithmetic takes at the
-speeds of matrix product and sigmoid that are measured at the start, with the same number of threads.
+machine does hits all of them; a figure is the median. Milliseconds for one batch of sequences of
+T = 128 steps of I = 256 inputs: forward without gradients, forward and backward, and one single
+step without gradients, weights frozen, as in a rollout. The floor is what the arithmetic takes at
+the speeds of matrix product and sigmoid that are measured at the start, with as many threads.
 Memory is what a process of its own needs at most, above what it needed before the layer ran.
 
 wired is CfC on AutoNCP(N, N / 4), dense is CfC(N) with its backbone of 128 units, ltc is LTC on
@@ -159,7 +159,7 @@ def compare(options: Options, batch: int, neurons: int, speed: tuple[float, floa
         if not too_large(name, batch, neurons):
             layers[f"ncps {name}"] = theirs(neurons)
     with kernels.off() if options.plain else nullcontext():
-        times = timed({name: passes(l, batch) for name, l in layers.items()}, options.turns)
+        times = timed({name: passes(layer, batch) for name, layer in layers.items()}, options.turns)
     table = Table(
         "layer", "forward", "of ncps", "both ways", "of ncps", "of LSTM", "floor", "one step",
         "of ncps", "MB",

@@ -6,6 +6,8 @@ product and nothing is launched again. Layers of the block matrix work on differ
 each at the step `wave - layer`; those that have not begun, or are done, keep their state.
 """
 
+# pyright: reportArgumentType=false
+# Triton takes plain numbers where its annotations say constexpr.
 from __future__ import annotations
 
 import torch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_float, c_int32, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -193,7 +194,7 @@ class LtcRecurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *grad_outputs: Tensor):
         states, unfolded, divisors, *inputs = ctx.saved_tensors
-        inputs = [t if t is None else t.contiguous() for t in inputs]
+        inputs: list[Any] = [t if t is None else t.contiguous() for t in inputs]
         _, x, v, timespans, neurons, sensory, internal = inputs
         argument = ctx.call.argument(*inputs)
         argument.states, argument.unfolded, argument.divisors = map(
