@@ -63,8 +63,8 @@ AGENTS = {
             "n_steps": 128,  # how far gradients reach back
             "batch_size": 256,  # 2 sequences
             "n_epochs": 10,
-            "gamma": 0.99,
-            "gae_lambda": 0.95,
+            "gamma": 0.98,  # both as rl-zoo3's LSTM; with 0.99 and 0.95 fewer seeds hold 500
+            "gae_lambda": 0.8,
             "learning_rate": linear(3e-3),
             "clip_range": linear(0.2),
             # Without a limit most runs fall back from 500. One explanation, not tested: once all
