@@ -21,7 +21,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = Path("ncp_agents") / "torch" / "kernels"
-# -fno-math-errno and the like are not needed: there are no calls, only vectors.
 FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-ffp-contract=fast", "-shared"]
 X86 = {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"]}
 
@@ -62,7 +61,7 @@ class CompileKernels(BuildHookInterface):
 
 
 def digest(root: Path) -> str:
-    """Of the sources: a library says by its name what it was made from (see library.py)."""
+    """Of the sources: a library says by its name what it was made from (see compiled.py)."""
     sources = sorted((root / KERNELS).glob("*.[ch]"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 

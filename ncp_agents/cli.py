@@ -199,9 +199,10 @@ def wiring(arguments: Sequence[str]) -> int:
         drawn.build(choice.inputs)
     except ValueError as error:
         raise UserError(str(error)) from None
+    form = look_up("format", choice.output.suffix.lstrip(".") or "png", ("png", "svg", "pdf"))
     figure = cast(Figure, drawn.draw().figure)
     with replacing(choice.output) as temporary:
-        figure.savefig(temporary, format=choice.output.suffix.lstrip(".") or "png")
+        figure.savefig(temporary, format=form)
     print(f"{drawn}\npicture: {choice.output}")
     return 0
 

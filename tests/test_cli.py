@@ -46,7 +46,7 @@ def test_resume_refuses_other_settings(tmp_path, capsys):
     assert "--resume takes only --steps" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "policies"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "policies", "wiring"])
 def test_help_explains_each_option_with_its_default(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -63,6 +63,34 @@ def test_list_shows_the_policies(capsys):
     assert "pong-cfc" in capsys.readouterr().out
     assert main(["policies"]) == 0
     assert "pong-cfc" in capsys.readouterr().out
+
+
+def test_a_wiring_is_drawn(tmp_path, capsys):
+    picture = tmp_path / "circuit.png"
+    assert main(["wiring", "pong-cfc", "--output", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "<AutoNCP units=64, output_size=16" in capsys.readouterr().out
+    options = ["--circuit.units", "10", "--circuit.motor-neurons", "3", "--inputs", "4"]
+    assert main(["wiring", *options, "--output", str(tmp_path / "circuit.svg")]) == 0
+    assert "input_dim=4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--circuit.wiring", "dense"], "a dense circuit has no wiring to draw"),
+        (["--circuit.units", "10"], "take at least 19 units"),
+        (["--inputs", "0"], "input_dim is 0"),
+        (["--output", "circuit.pgn"], "format 'pgn' is unknown; did you mean 'png'"),
+    ],
+)
+def test_a_wiring_that_cannot_be_drawn_is_one_line(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["wiring", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_usage_without_a_command(capsys):

@@ -37,6 +37,13 @@ def test_same_numbers(index):
     assert ours.training == layer.training
 
 
+def test_the_dtype_comes_along():
+    layer = ncps.torch.LTC(I, N).double()
+    ours = from_ncps(layer)
+    assert all(torch.equal(p, layer.state_dict()[name]) for name, p in ours.named_parameters())
+    assert ours.rnn_cell.w.dtype == torch.float64
+
+
 def test_synapses_added_by_hand_come_along():
     wiring = ncps.wirings.NCP(6, 5, 3, 2, 3, 4, 2)
     wiring.build(I)

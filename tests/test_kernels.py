@@ -11,19 +11,19 @@ import torch
 from kernel_parity import assert_equals_plain
 
 from ncp_agents.torch import LTC, CfC, kernels
-from ncp_agents.torch.kernels import cfc_cpu, library, ltc_cpu
+from ncp_agents.torch.kernels import cfc_cpu, compiled, ltc_cpu
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 
-HERE = library.VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "generic")
+HERE = compiled.VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "generic")
 VARIANTS = {"avx512": ["avx512", "avx2"]}.get(HERE, [HERE])
 
 
 @pytest.fixture(params=VARIANTS, autouse=True)
 def variant(request, monkeypatch):
     """Each library in turn; `make install` has compiled all of them."""
-    compiled = ctypes.CDLL(str(library.path(request.param)))
-    monkeypatch.setattr(library, "library", lambda: compiled)
+    one = ctypes.CDLL(str(compiled.path(request.param)))
+    monkeypatch.setattr(compiled, "library", lambda: one)
     torch.manual_seed(0)
 
 
@@ -108,7 +108,7 @@ def test_nan_stays_in_its_row():
 
 def calls_of(monkeypatch) -> list[str]:
     calls = []
-    by_rows = library.by_rows
+    by_rows = compiled.by_rows
 
     def noted(name, *rest, **options):
         calls.append(name)
@@ -151,14 +151,14 @@ def test_the_environment_switches_them_off():
 FORKED = """
 import os, torch
 from ncp_agents.torch import CfC
-from ncp_agents.torch.kernels import library
-library.WORTH_A_THREAD = 1.0  # share even this little among threads
+from ncp_agents.torch.kernels import compiled
+compiled.WORTH_A_THREAD = 1.0  # share even this little among threads
 torch.set_num_threads(1)  # torch's own threads do not survive a fork
 torch.get_num_threads = lambda: 2
 circuit, x = CfC(3, 8, backbone_units=0), torch.randn(8, 4, 3)
 with torch.no_grad():
     expected = circuit(x)[0]
-    assert library._pool.cache_info().currsize == 1
+    assert compiled._pool.cache_info().currsize == 1
     if (child := os.fork()) == 0:
         os._exit(0 if torch.equal(circuit(x)[0], expected) else 1)
     print(os.waitpid(child, 0)[1])

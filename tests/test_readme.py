@@ -16,8 +16,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-def test_python_blocks_run_one_after_another():
-    """In one namespace, as a reader would paste them."""
+def test_python_blocks_run_one_after_another(tmp_path, monkeypatch):
+    """In one namespace, as a reader would paste them, and in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
     assert blocks("python")
     namespace: dict[str, object] = {}
     for block in blocks("python"):

@@ -26,8 +26,7 @@ class CompactCNN(BaseFeaturesExtractor):
     Each frame is standardised, then two convolutions, 16 filters of 8 x 8 every 4 pixels and 32 of
     4 x 4 every 2, and a linear layer, each followed by ReLU. Standardising is what lets a ball of
     two pixels in 7,056 be seen from the start: the background, alike in every frame, would drown
-    it. A coarser first grid, of every 6 pixels, runs twice as fast and needs twice the steps to
-    learn Pong. `scripts/benchmarks/throughput.py` measures the speed beside `NatureCNN`'s.
+    it. `scripts/benchmarks/throughput.py` measures its speed beside `NatureCNN`'s.
 
     Args:
         observation_space: (C, H, W) image of at least 20 x 20 pixels.

@@ -36,8 +36,8 @@ def from_ncps(layer: nn.Module) -> CfC | LTC:
         ours = _ltc(theirs)
     else:
         raise ValueError(f"layer is a {kind}, expected ncps.torch.CfC or ncps.torch.LTC")
-    ours.load_state_dict(layer.state_dict())
-    return ours.to(next(layer.parameters()).device).train(layer.training)
+    ours.to(next(layer.parameters())).load_state_dict(layer.state_dict())  # its device and dtype
+    return ours.train(layer.training)
 
 
 def _cfc(theirs: Any) -> CfC:
@@ -88,7 +88,7 @@ def _wiring(theirs: Any) -> Wiring:
     units, motor = theirs.units, theirs.output_dim
     kind = type(theirs).__name__
     if kind == "AutoNCP":
-        ours = AutoNCP(theirs.units, theirs._output_size, theirs._sparsity_level, theirs._seed)
+        ours = AutoNCP(units, theirs._output_size, theirs._sparsity_level, theirs._seed)
     elif kind == "NCP":
         # Theirs forgets its seed; the synapses are copied below.
         ours = NCP(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ncp_agents.names import look_up
+from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
 
 Mapping = Literal["affine", "linear"] | None
@@ -72,7 +73,7 @@ class Membrane(NamedTuple):
         return v
 
 
-class LTCCell(nn.Module):
+class LTCCell(WiredCell):
     """One step of a liquid time-constant (LTC) neuron layer.
 
         cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
@@ -116,19 +117,12 @@ class LTCCell(nn.Module):
         epsilon: float = 1e-8,
         implicit_param_constraints: bool = False,
     ) -> None:
-        super().__init__()
-        if in_features is not None:
-            wiring.build(in_features)
-        if not wiring.is_built():
-            raise ValueError(
-                "the wiring is not built; pass in_features, or call wiring.build(in_features) first"
-            )
+        super().__init__(wiring, in_features, "in_features")
         for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
             if mapping is not None:
                 look_up(name, mapping, ("affine", "linear"))
         if ode_unfolds < 1:
             raise ValueError(f"ode_unfolds is {ode_unfolds}, expected >= 1; usual is 6")
-        self.wiring = wiring
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
         self.ode_unfolds = ode_unfolds
@@ -165,29 +159,6 @@ class LTCCell(nn.Module):
         _index_synapses(self)
         # The masks belong to the state dict, as in ncps: what is loaded decides.
         self.register_load_state_dict_post_hook(_index_synapses)
-
-    @property
-    def state_size(self) -> int:
-        return self.wiring.units
-
-    @property
-    def sensory_size(self) -> int:
-        assert self.wiring.input_dim is not None  # checked in __init__
-        return self.wiring.input_dim
-
-    @property
-    def motor_size(self) -> int:
-        return self.wiring.output_dim or self.wiring.units
-
-    output_size = motor_size
-
-    @property
-    def synapse_count(self) -> int:
-        return self.wiring.synapse_count
-
-    @property
-    def sensory_synapse_count(self) -> int:
-        return self.wiring.sensory_synapse_count
 
     def membrane(self) -> Membrane:
         """The parameters as the equation reads them."""

@@ -1,6 +1,7 @@
 """The only time loops of the layers: a whole sequence in, the states of all neurons out.
 
-What makes `scan` of CfC layers fast, each step exact up to float rounding:
+Where a kernel fits (`kernels/`), it takes the whole sequence. Otherwise plain torch does, and what
+makes it fast for CfC layers is, each point exact up to float rounding:
 
 1. The input projection of all steps is one matrix product before the loop.
 2. A step is three operations: matrix product, sigmoid, interpolation (`fused.py` folds the rest

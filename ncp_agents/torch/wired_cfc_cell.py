@@ -6,13 +6,14 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ncp_agents.torch.cfc_cell import CfCCell, Init, Mode
+from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
 
 
-class WiredCfCCell(nn.Module):
+class WiredCfCCell(WiredCell):
     """One step of CfC neurons on a wiring.
 
     The layers of the wiring (inter, command, motor for an NCP) follow one another within a step:
@@ -46,20 +47,13 @@ class WiredCfCCell(nn.Module):
         mask_time_gates: bool = False,
         init: Init = "xavier",
     ) -> None:
-        super().__init__()
-        if input_size is not None:
-            wiring.build(input_size)
-        if wiring.input_dim is None or wiring.sensory_adjacency_matrix is None:
-            raise ValueError(
-                "the wiring is not built; pass input_size, or call wiring.build(input_size) first"
-            )
-        self.wiring = wiring
+        super().__init__(wiring, input_size, "input_size")
         self.mode: Mode = mode
         layers = wiring.layers
-        sources = wiring.input_dim
+        sources = self.sensory_size
         for index, neurons in enumerate(layers):
             if index == 0:
-                synapses = wiring.sensory_adjacency_matrix[:, neurons]
+                synapses = wiring.sensory_erev_initializer()[:, neurons]
             else:
                 synapses = wiring.adjacency_matrix[np.ix_(layers[index - 1], neurons)]
             recurrent = np.ones((len(neurons), len(neurons)))
@@ -88,29 +82,6 @@ class WiredCfCCell(nn.Module):
     @property
     def num_layers(self) -> int:
         return self.wiring.num_layers
-
-    @property
-    def state_size(self) -> int:
-        return self.wiring.units
-
-    @property
-    def sensory_size(self) -> int:
-        assert self.wiring.input_dim is not None  # checked in __init__
-        return self.wiring.input_dim
-
-    @property
-    def motor_size(self) -> int:
-        return self.wiring.output_dim or self.wiring.units
-
-    output_size = motor_size
-
-    @property
-    def synapse_count(self) -> int:
-        return self.wiring.synapse_count
-
-    @property
-    def sensory_synapse_count(self) -> int:
-        return self.wiring.sensory_synapse_count
 
     @property
     def output_slice(self) -> slice:

@@ -256,7 +256,7 @@ def main() -> None:
         growth(options.growth, options.turns)
         return
     speed = machine_speed(1.0)
-    console = Console()
+    console = Console(width=120)
     console.print(
         f"{torch.get_num_threads()} threads: {speed[0] / 1e9:.0f} GFLOP/s in matrix products, "
         f"{speed[1] / 1e9:.2f} G sigmoids/s"

@@ -34,18 +34,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 import ale_py
 import gymnasium
 import numpy as np
 import torch
 from _limits import both_ways, floor, machine_speed, rate, share
+from _stopwatch import Stopwatch, envs
 from rich.console import Console
 from rich.table import Table
 from sb3_contrib import RecurrentPPO
@@ -101,12 +101,6 @@ def stock_envs(num_envs: int, frame_stack: int = 1) -> VecEnv:
     wrapper = {"terminal_on_life_loss": False}
     env = make_atari_env("PongNoFrameskip-v4", num_envs, seed=1, wrapper_kwargs=wrapper)
     return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
-
-
-def envs(model: RecurrentPPO) -> VecEnv:
-    env = model.get_env()
-    assert env is not None
-    return env
 
 
 class WholeIterations(BaseCallback):
@@ -251,71 +245,6 @@ def environment_row(kind: str, count: int, seconds: float) -> list[str]:
 
 
 # Where an iteration goes
-
-
-class Stopwatch:
-    """Seconds spent in each part of a training iteration of SequencePPO.
-
-    In the backward pass of the chain encoder → circuit → heads, the gradient's arrival at the
-    neurons, at the features and at the first layer's weights mark where one part ends and the
-    next begins; on a CPU all of it runs in order.
-    """
-
-    def __init__(self, model: SequencePPO) -> None:
-        self.spent: dict[str, float] = defaultdict(float)
-        self.model = model
-        self.mark = 0.0
-        policy = cast(CnnNcpPolicy, model.policy)
-        # Attributes of the objects, not of their classes: other models are not measured.
-        for owner, name, part in (
-            (envs(model), "step", "environment"),
-            (policy, "extract_features", "encoder"),
-            (policy.circuit, "states", "circuit"),
-            (model, "collect_rollouts", "rollout"),
-            (model, "train", "train"),
-        ):
-            setattr(owner, name, self._timed(getattr(owner, name), part))
-        first = next(policy.features_extractor.parameters())
-        first.register_post_accumulate_grad_hook(lambda _: self._lap("train: encoder"))
-
-    def _timed(self, call: Callable[..., Any], part: str) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self._clock(part):
-                result = call(*args, **kwargs)
-            if part == "encoder" and result.requires_grad:
-                result.register_hook(lambda _: self._lap("train: circuit"))
-            if part == "circuit" and result[0].requires_grad:
-                result[0].register_hook(lambda _: self._lap(None))
-            return result
-
-        return timed
-
-    @contextmanager
-    def _clock(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if part in ("encoder", "circuit"):
-            part = f"{'train' if torch.is_grad_enabled() else 'rollout'}: {part}"
-        elif part == "environment":
-            part = "rollout: environment"
-        self.spent[part] += time.perf_counter() - start
-
-    def _lap(self, part: str | None) -> None:
-        now = time.perf_counter()
-        if part:
-            self.spent[part] += now - self.mark
-        self.mark = now
-
-    def parts(self) -> dict[str, float]:
-        """Parts with what is left over, in order."""
-        spent = dict(self.spent)
-        for phase, names in (
-            ("rollout", ("environment", "encoder", "circuit")),
-            ("train", ("encoder", "circuit")),
-        ):
-            known = sum(spent[f"{phase}: {name}"] for name in names)
-            spent[f"{phase}: rest"] = spent.pop(phase) - known
-        return dict(sorted(spent.items()))
 
 
 def breakdown(recipe: Recipe, seconds: float) -> Table:

@@ -9,7 +9,9 @@ Axes: B batch, T steps, N neurons, D heads, n neurons of one layer, U backbone u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,24 +82,29 @@ class Gradients(NamedTuple):
     """(T, B)"""
 
 
-def _backend(device: torch.device):
-    if device.type == "cuda":
-        from ncp_agents.torch.kernels import cfc_gpu  # needs Triton
+@cache
+def _backend(device: str) -> Any:
+    """The module that has the kernel of a type of device, or None."""
+    if device == "cpu":
+        from ncp_agents.torch.kernels import cfc_cpu
+
+        return cfc_cpu
+    if device == "cuda" and find_spec("triton"):
+        from ncp_agents.torch.kernels import cfc_gpu
 
         return cfc_gpu
-    from ncp_agents.torch.kernels import cfc_cpu
-
-    return cfc_cpu
+    return None
 
 
 def fits(weights: FusedWeights, h: Tensor) -> bool:
     """Whether there is a kernel for these weights and this state."""
+    backend = _backend(h.device.type)
     return (
         kernels.are_on()
-        and h.device.type in ("cpu", "cuda")
+        and backend is not None
         and h.dtype == weights.recurrent.dtype == torch.float32
         and weights.mode != "pure"
-        and _backend(h.device).fits(weights)
+        and backend.fits(weights)
     )
 
 
@@ -119,7 +126,7 @@ def run(
         states = CfcRecurrence.apply(plan, *tensors)
         assert isinstance(states, Tensor)
         return states
-    return _backend(h.device).forward(plan, Inputs.of(tensors), keep=False)[0]
+    return _backend(h.device.type).forward(plan, Inputs.of(tensors), keep=False)[0]
 
 
 class CfcRecurrence(torch.autograd.Function):
@@ -128,7 +135,7 @@ class CfcRecurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, plan: Plan, *tensors: Tensor | None) -> Tensor:
         inputs = Inputs.of(tensors)
-        states, kept = _backend(inputs.start.device).forward(plan, inputs, keep=True)
+        states, kept = _backend(inputs.start.device.type).forward(plan, inputs, keep=True)
         assert kept is not None
         ctx.plan, ctx.depth = plan, len(kept.backbone)
         ctx.save_for_backward(states, kept.activity, *kept.backbone, *inputs[:6], *inputs.hidden)
@@ -141,7 +148,9 @@ class CfcRecurrence(torch.autograd.Function):
         states, activity, *rest = ctx.saved_tensors
         kept, inputs = Kept(activity, tuple(rest[: ctx.depth])), Inputs.of(rest[ctx.depth :])
         dstates = grad_outputs[0].contiguous()
-        grads: Gradients = _backend(states.device).backward(plan, inputs, states, kept, dstates)
+        grads: Gradients = _backend(states.device.type).backward(
+            plan, inputs, states, kept, dstates
+        )
 
         before = torch.cat([inputs.start[None], states[:-1]])
         if inputs.resets is not None:

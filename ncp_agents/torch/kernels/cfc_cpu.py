@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ncp_agents.torch.fused import FusedWeights
 from ncp_agents.torch.kernels.cfc import Gradients, Inputs, Kept, Plan
-from ncp_agents.torch.kernels.library import address, by_rows, library
+from ncp_agents.torch.kernels.compiled import address, by_rows, library
 
 MOST_LAYERS = 16
 

@@ -108,6 +108,23 @@ def _logistic(z):
 
 
 @triton.jit
+def _lanes(rows, neurons, ROWS: tl.constexpr, NEURONS: tl.constexpr):
+    """This program's rows, the neurons, and which neurons, and which of both, there are."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    n = tl.arange(0, NEURONS)
+    inside = n < neurons
+    return row, n, inside, (row < rows)[:, None] & inside[None, :]
+
+
+@triton.jit
+def _layers(table, neurons, n, inside):
+    """Each neuron's column of `_layer_table`."""
+    layer = tl.load(table + n, mask=inside, other=0)
+    size = tl.load(table + neurons + n, mask=inside, other=0)
+    return layer, size, tl.load(table + 2 * neurons + n, mask=inside, other=0)
+
+
+@triton.jit
 def _head(recurrent, head, neurons, layer, source, inside, HEADS: tl.constexpr):
     """The weights (sources, targets) of one head, and which of them stay within a layer."""
     weights = tl.load(
@@ -139,13 +156,8 @@ def _forward(
     ROWS: tl.constexpr,
     NEURONS: tl.constexpr,
 ):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    n = tl.arange(0, NEURONS)
-    inside = n < neurons
-    layer = tl.load(table + n, mask=inside, other=0)
-    size = tl.load(table + neurons + n, mask=inside, other=0)
-    place = tl.load(table + 2 * neurons + n, mask=inside, other=0)
-    both = (row < rows)[:, None] & inside[None, :]
+    row, n, inside, both = _lanes(rows, neurons, ROWS, NEURONS)
+    layer, size, place = _layers(table, neurons, n, inside)
     is_first = both & (layer == 0)[None, :]
 
     w1, within = _head(recurrent, HEADS - 3, neurons, layer, n, inside, HEADS)
@@ -229,13 +241,8 @@ def _backward(
     ROWS: tl.constexpr,
     NEURONS: tl.constexpr,
 ):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    n = tl.arange(0, NEURONS)
-    inside = n < neurons
-    layer = tl.load(table + n, mask=inside, other=0)
-    size = tl.load(table + neurons + n, mask=inside, other=0)
-    place = tl.load(table + 2 * neurons + n, mask=inside, other=0)
-    both = (row < rows)[:, None] & inside[None, :]
+    row, n, inside, both = _lanes(rows, neurons, ROWS, NEURONS)
+    layer, size, place = _layers(table, neurons, n, inside)
 
     w1, within = _head(recurrent, HEADS - 3, neurons, layer, n, inside, HEADS)
     w2, _ = _head(recurrent, HEADS - 2, neurons, layer, n, inside, HEADS)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch import kernels
-from ncp_agents.torch.kernels.library import address, by_rows, library
+from ncp_agents.torch.kernels.compiled import address, by_rows, library
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
 
 STEPS_OF_A_SIGMOID = 16  # multiplications that take as long
