@@ -21,7 +21,14 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = Path("ncp_agents") / "torch" / "kernels"
-FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-ffp-contract=fast", "-shared"]
+FLAGS = [
+    "-O3",
+    "-std=gnu11",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",
+    "-fno-signed-zeros",
+    "-shared",
+]
 X86 = {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"]}
 
 

@@ -1,6 +1,7 @@
 """The layers behave as torch's own do: copies, files, compilation, precisions, processes."""
 
 import copy
+import faulthandler
 import pickle
 import tempfile
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_outputs_that_come_without_strides_of_their_own_train(layer, x):
 
 
 def _train_together(rank: int, folder: str) -> None:
+    faulthandler.dump_traceback_later(60, exit=True)  # processes that wait for each other fail
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.manual_seed(0)
     layer = DistributedDataParallel(CfC(3, AutoNCP(12, 3)))
@@ -99,6 +101,8 @@ def _train_together(rank: int, folder: str) -> None:
     layer(x[rank::2])[0].square().mean().backward()
     if rank == 0:
         torch.save([p.grad for p in layer.parameters()], f"{folder}/gradients.pt")
+    del layer  # torch's own threads may wait for ever for one that outlives its group
+    dist.barrier()
     dist.destroy_process_group()
 
 

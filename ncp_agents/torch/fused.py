@@ -6,7 +6,7 @@ Everything here is exact algebra on the weights, done once a sequence under auto
 - `tanh(z) = 2 sigmoid(2 z) - 1`, so one sigmoid serves all heads (it costs a sixth of a tanh);
 - where that saves operations, the scan keeps `p = (h + 1) / 2`, a plain interpolation of sigmoids,
   and the change of variable `h = 2 p - 1` folds into the recurrent weights and the bias (`for_p`);
-- the layers of a wired cell become one block matrix (see `scan.py` for how time is skewed).
+- the layers of a wired cell can become one block matrix (see `scan.py` for how time is skewed).
 
 Head order: [f1, f2, gate] with a constant timespan, [a, f1, f2, b] with a varying one, where
 gate = sigmoid(a * dt + b); pure mode has the single head [f], and keeps h instead of p.
@@ -14,10 +14,9 @@ gate = sigmoid(a * dt + b); pure mode has the single head [f], and keeps h inste
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,45 +30,72 @@ from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
 @dataclass(frozen=True)
 class FusedWeights:
-    """Axes: I inputs, N neurons, D heads, N0 neurons of the first layer, U backbone units."""
+    """A step as a chain of linear maps. Axes: N neurons, n neurons of one layer, D heads, U units
+    of a layer of the backbone.
+
+    Without a backbone, map l gives the heads of layer l, (D n), from layer l - 1, now, and layer l,
+    one step earlier. With one, its layers come first, the last map gives all heads, (D N), and the
+    first reads the state, one step earlier. In both cases the first map also reads the inputs.
+    """
 
     mode: Mode
     layer_sizes: list[int]
-    first: Tensor
-    """(D * N0, I), or (U, I) with a backbone: from the inputs."""
-    recurrent: Tensor
-    """(N, D * N), or (N, U) with a backbone: from the state h, one step earlier."""
-    bias: Tensor
-    """(D * N,), or (U,) with a backbone."""
-    hidden: list[tuple[Tensor, Tensor]]
-    """After each backbone layer, the weight (inputs, outputs) and bias that follow it."""
+    linears: list[tuple[Tensor, Tensor]]
+    """Weight (outputs, sources), where the inputs come before the state, and bias (outputs)."""
+    depth: int
+    """Layers of the backbone."""
     activation: Activation
+    """Of the backbone."""
     pure: tuple[Tensor, Tensor] | None
     """|w_tau| (N,) and A (N,) in pure mode."""
+    packed: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What kernels made of these weights, for their next call without gradient."""
 
     @property
     def units(self) -> int:
         return sum(self.layer_sizes)
 
-    @cached_property
-    def first_bias(self) -> Tensor:
-        """What the inputs' product adds: the bias of layer 0 (D * N0,), or of the backbone (U,)."""
-        if self.hidden:
-            return self.bias
-        return self.bias.unflatten(0, (-1, self.units))[:, : self.layer_sizes[0]].flatten()
+    @property
+    def inputs(self) -> int:
+        return self.linears[0][0].shape[1] - self.layer_sizes[0]
 
-    def for_p(self) -> FusedWeights:
-        """The same for a scan that keeps p = (h + 1) / 2 instead of h; pure mode keeps h."""
-        if self.mode == "pure":
-            return self
-        bias = self.bias - self.recurrent.sum(0)
-        return replace(self, recurrent=2 * self.recurrent, bias=bias)
+    @property
+    def first(self) -> Tensor:
+        """(D n, I) of the first layer, or (U, I) with a backbone: from the inputs."""
+        return self.linears[0][0][:, : self.inputs]
 
-    def to_p(self, h: Tensor) -> Tensor:
-        return h if self.mode == "pure" else 0.5 * h + 0.5
 
-    def from_p(self, p: Tensor) -> Tensor:
-        return p if self.mode == "pure" else 2 * p - 1
+@dataclass(frozen=True)
+class Blocks:
+    """The same as one matrix from the whole state to all heads, or to the backbone."""
+
+    recurrent: Tensor
+    """(N, D N), or (N, U) with a backbone."""
+    bias: Tensor
+    """(D N,), or (U,) with a backbone."""
+
+    @classmethod
+    def of(cls, linears: list[tuple[Tensor, Tensor]], layer_sizes: list[int], depth: int) -> Blocks:
+        """The arguments are as in `FusedWeights`. The state holds the layers in order, so the
+        sources of a layer are neighbours in it, and its weights are one padded slice of all."""
+        weight, bias = linears[0]
+        inputs = weight.shape[1] - layer_sizes[0]
+        if depth:
+            return cls(weight[:, inputs:].T, bias)
+        units, parts, biases = sum(layer_sizes), [], []
+        for where, size, (weight, bias) in zip(
+            layers(layer_sizes), layer_sizes, linears, strict=True
+        ):
+            if where.start == 0:
+                weight = weight[:, inputs:]
+            before = where.stop - weight.shape[1]
+            parts.append(F.pad(weight.unflatten(0, (-1, size)), (before, units - where.stop)))
+            biases.append(bias.unflatten(0, (-1, size)))
+        return cls(torch.cat(parts, 1).flatten(0, 1).T, torch.cat(biases, 1).flatten())
+
+    def for_p(self) -> Blocks:
+        """For a scan that keeps p = (h + 1) / 2 instead of h."""
+        return Blocks(2 * self.recurrent, self.bias - self.recurrent.sum(0))
 
 
 def layers(sizes: list[int]) -> list[slice]:
@@ -103,61 +129,35 @@ def _merge_heads(heads: tuple[Tensor, ...], timespan: float | None) -> Tensor:
 
 
 def _fuse_chain(cells: list[CfCCell], timespan: float | None) -> FusedWeights:
-    """Layers that read the one before them and themselves → one block matrix.
-
-    The state holds the layers in order, so the sources of a layer, the layer before it and itself,
-    are neighbours in it, and each layer's weights are one padded slice of the whole.
-    """
-    sizes = [cell.hidden_size for cell in cells]
-    units, inputs = sum(sizes), cells[0].input_size
-    blocks, biases = [], []
-    start = 0
-    for index, cell in enumerate(cells):
+    linears = []
+    for cell in cells:
         weight, bias = _stacked_heads(cell, timespan)
-        biases.append(bias)
-        if index == 0:
-            first, weight = weight[..., :inputs], weight[..., inputs:]
-        before = start - (cell.input_size if index else 0)
-        start += cell.hidden_size
-        blocks.append(F.pad(weight, (before, units - start)))
-    recurrent = torch.cat(blocks, 1).flatten(0, 1).T
-    bias = torch.cat(biases, 1).flatten()
-    cell = cells[0]
+        linears.append((weight.flatten(0, 1), bias.flatten()))
     pure = None
-    if cell.mode == "pure":
+    if cells[0].mode == "pure":
         pure = (
-            torch.cat([absolute(c.w_tau[0]) for c in cells]),
-            torch.cat([c.A[0] for c in cells]),
+            torch.cat([absolute(cell.w_tau[0]) for cell in cells]),
+            torch.cat([cell.A[0] for cell in cells]),
         )
-    return FusedWeights(
-        mode=cell.mode,
-        layer_sizes=sizes,
-        first=first.flatten(0, 1),
-        recurrent=recurrent,
-        bias=bias,
-        hidden=[],
-        activation=cell.activation,
-        pure=pure,
-    )
+    sizes = [cell.hidden_size for cell in cells]
+    return FusedWeights(cells[0].mode, sizes, linears, 0, cells[0].activation, pure)
 
 
 def _fuse_backbone(cell: CfCCell, timespan: float | None) -> FusedWeights:
     activation = cell.activation
     backbone = [cast(Head, layer) for layer in cell.backbone.values()]
-    weight = activation.inner * backbone[0].weight
-    first, recurrent = weight[:, : cell.input_size], weight[:, cell.input_size :].T
-    bias = activation.inner * backbone[0].bias
-    heads, heads_bias = _stacked_heads(cell, timespan)
-    following = [(activation.inner * b.weight, activation.inner * b.bias) for b in backbone[1:]]
-    following.append((heads.flatten(0, 1), heads_bias.flatten()))
-    hidden = [(activation.outer * w.T, b + activation.offset * w.sum(1)) for w, b in following]
+    linears = [(activation.inner * b.weight, activation.inner * b.bias) for b in backbone]
+    weight, bias = _stacked_heads(cell, timespan)
+    linears.append((weight.flatten(0, 1), bias.flatten()))
+    linears[1:] = [  # phi's constants, into the map that reads it
+        (activation.outer * weight, bias + activation.offset * weight.sum(1))
+        for weight, bias in linears[1:]
+    ]
     return FusedWeights(
         mode=cell.mode,
         layer_sizes=[cell.hidden_size],
-        first=first,
-        recurrent=recurrent,
-        bias=bias,
-        hidden=hidden,
+        linears=linears,
+        depth=len(backbone),
         activation=activation,
         pure=(absolute(cell.w_tau[0]), cell.A[0]) if cell.mode == "pure" else None,
     )

@@ -166,17 +166,11 @@ class LTCCell(WiredCell):
             cm=self._positive(self.cm),
             leak=self._positive(self.gleak),
             rest=self.vleak,
-            sensory=self._synapses("sensory_"),
+            sensory=self._map_inputs(self._synapses("sensory_")),
             internal=self._synapses(""),
             unfolds=self.ode_unfolds,
             epsilon=self.epsilon,
         )
-
-    def map_inputs(self, x: Tensor) -> Tensor:
-        """x (…, I) → (…, I)."""
-        if self.input_mapping:
-            x = x * self.input_w
-        return x + self.input_b if self.input_mapping == "affine" else x
 
     def map_outputs(self, v: Tensor) -> Tensor:
         """v (…, N) → (…, M)."""
@@ -191,7 +185,7 @@ class LTCCell(WiredCell):
         """inputs (B, I), states (B, N), elapsed_time a float or (B, 1), in steps
         → output (B, M), state (B, N)."""
         membrane = self.membrane()
-        v = membrane.step(membrane.base(self.map_inputs(inputs)), states, elapsed_time)
+        v = membrane.step(membrane.base(inputs), states, elapsed_time)
         return self.map_outputs(v), v
 
     def apply_weight_constraints(self) -> None:
@@ -203,6 +197,15 @@ class LTCCell(WiredCell):
 
     def _positive(self, value: Tensor) -> Tensor:
         return F.softplus(value) if self.implicit_param_constraints else value
+
+    def _map_inputs(self, sensory: Synapses) -> Synapses:
+        """Let the synapses read x in place of x * input_w + input_b."""
+        slope, offset = sensory.slope, sensory.offset
+        if self.input_mapping == "affine":
+            offset = offset - slope * self.input_b[sensory.source]
+        if self.input_mapping:
+            slope = slope * self.input_w[sensory.source]
+        return sensory._replace(slope=slope, offset=offset)
 
     def _synapses(self, prefix: str) -> Synapses:
         source, target = getattr(self, f"_{prefix}source"), getattr(self, f"_{prefix}target")

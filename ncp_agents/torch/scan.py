@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ncp_agents.torch.cfc_cell import CfCCell
-from ncp_agents.torch.fused import FusedWeights, fuse
+from ncp_agents.torch.fused import Blocks, FusedWeights, fuse
 from ncp_agents.torch.kernels import cfc, ltc_cpu
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.memory_cell import MemoryCell
@@ -62,15 +62,18 @@ def scan(
         varying = timespans.to(h.dtype) if isinstance(timespans, Tensor) else None
         states = cfc.run(weights, x, h, varying, resets)
     else:
-        p = _in_skewed_time(weights.for_p(), x, weights.to_p(h), timespans, resets)
-        states = weights.from_p(p)
+        states = _in_skewed_time(weights, x, h, timespans, resets)
     return states, states[-1]
 
 
 def _in_skewed_time(
-    weights: FusedWeights, x: Tensor, p0: Tensor, timespans: float | Tensor, resets: Tensor | None
+    weights: FusedWeights, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
-    """As `scan`, in plain torch and for p = (h + 1) / 2: p0 (B, N) → p (T, B, N)."""
+    """As `scan`, in plain torch, on p = (h + 1) / 2 except in pure mode."""
+    blocks = Blocks.of(weights.linears, weights.layer_sizes, weights.depth)
+    keeps_h = weights.mode == "pure"
+    if not keeps_h:
+        blocks, h = blocks.for_p(), 0.5 * h + 0.5
     constant = None if isinstance(timespans, Tensor) else timespans
     sizes, steps = weights.layer_sizes, x.shape[0]
     waves = steps + len(sizes) - 1
@@ -81,21 +84,23 @@ def _in_skewed_time(
         reset_waves = skewed_resets.flatten(1).any(1).nonzero().flatten().tolist()
     plan = Plan(weights.mode, sizes, constant, weights.activation, waves, frozenset(reset_waves))
     w_tau, amplitude = weights.pure or (None, None)
+    following = weights.linears[1:] if weights.depth else []
+    hidden = [tensor for weight, bias in following for tensor in (weight.T, bias)]
     p = Recurrence.apply(
         plan,
-        _project(weights, x, waves).to(p0.dtype),
-        p0,
-        weights.recurrent,
-        _skew(timespans.to(p0.dtype), sizes) if isinstance(timespans, Tensor) else None,
+        _project(weights, blocks.bias, x, waves).to(h.dtype),
+        h,
+        blocks.recurrent,
+        _skew(timespans.to(h.dtype), sizes) if isinstance(timespans, Tensor) else None,
         skewed_resets,
         w_tau,
         amplitude,
-        *(tensor for pair in weights.hidden for tensor in pair),
+        *hidden,
     )
     assert isinstance(p, Tensor)
     if len(sizes) > 1:  # undo the skew
         p = torch.cat([p[i : i + steps, :, where] for i, where in enumerate(plan.layers)], -1)
-    return p
+    return p if keeps_h else 2 * p - 1
 
 
 @_not_compiled
@@ -109,7 +114,6 @@ def scan_ltc(
     """As `scan`, for LTC neurons: what the sensory synapses do is worked out for all steps before
     the loop, and only synapses that exist are looked at."""
     membrane = _prepared(cell, lambda cell, _: cell.membrane(), None)
-    x = cell.map_inputs(x)
     if resets is not None and not bool(resets.any()):
         resets = None
     if isinstance(timespans, Tensor):
@@ -195,12 +199,12 @@ def _skew(values: Tensor, sizes: list[int]) -> Tensor:
     )
 
 
-def _project(weights: FusedWeights, x: Tensor, waves: int) -> Tensor:
+def _project(weights: FusedWeights, bias: Tensor, x: Tensor, waves: int) -> Tensor:
     """x (T, B, I) → what every wave adds to the recurrent product, (K, B, its columns)."""
     steps, batch, _ = x.shape
     if len(weights.layer_sizes) == 1:
-        return F.linear(x, weights.first, weights.bias)
+        return F.linear(x, weights.first, bias)
     first = weights.layer_sizes[0]
     by_head = F.linear(x, weights.first).view(steps, batch, -1, first)
     rest = (0, weights.units - first, 0, 0, 0, 0, 0, waves - steps)
-    return F.pad(by_head, rest).flatten(2) + weights.bias
+    return F.pad(by_head, rest).flatten(2) + bias

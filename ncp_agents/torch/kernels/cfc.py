@@ -1,25 +1,25 @@
 """The recurrence of CfC layers by a kernel, as a differentiable function.
 
-A kernel computes the states and, backwards, the gradients of every head; what follows from those
-here is the same for all devices: every weight's gradient is one flat product over all steps.
+A kernel computes the states and, backwards, the gradients of what every linear map gives; what
+follows from those here is the same for all devices: every weight's gradient is one flat product
+over all steps.
 
-Axes: B batch, T steps, N neurons, D heads, n neurons of one layer, U backbone units.
+Axes: B batch, T steps, I inputs, N neurons, D heads, n neurons of one layer, U backbone units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch import kernels
 from ncp_agents.torch.fused import FusedWeights, layers
+from ncp_agents.torch.kernels.arrays import flat, in_order_of, new_like
 
 
 class Plan(NamedTuple):
@@ -27,6 +27,8 @@ class Plan(NamedTuple):
 
     layer_sizes: list[int]
     heads: int
+    depth: int
+    """Layers of the backbone."""
     no_gate: bool
     relu: bool
 
@@ -36,35 +38,36 @@ class Plan(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The tensors that a kernel reads, in the order of `CfcRecurrence`'s arguments."""
+    """The tensors that a kernel reads."""
 
-    drive: Tensor
-    """(T, B, D n0), or (T, B, U) with a backbone: what inputs and biases add."""
+    x: Tensor
+    """(T, B, I), in an order of memory that the kernel takes."""
     start: Tensor
     """(B, N): h before the first step."""
-    recurrent: Tensor
-    """(N, D N), or (N, U) with a backbone."""
-    bias: Tensor
-    """(D N), or (U) with a backbone."""
     timespans: Tensor | None
     """(T, B)"""
     resets: Tensor | None
     """(T, B) bool"""
-    hidden: tuple[Tensor, ...]
-    """For each backbone layer the weight and bias that follow it."""
+    linears: list[tuple[Tensor, Tensor]]
+    """As in `FusedWeights`."""
 
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor | None]) -> Inputs:
-        """The same tensors in one row, as autograd wants them; here contiguous."""
-        dense = [t if t is None else t.contiguous() for t in tensors]
-        return cls(*dense[:6], hidden=tuple(dense[6:]))  # type: ignore[arg-type]
+    @property
+    def first(self) -> Tensor:
+        """(outputs of the first map, I)"""
+        return self.linears[0][0][:, : self.x.shape[2]]
+
+    def new(self, width: int) -> Tensor:
+        """An empty (T, B, width) in the order of x."""
+        return new_like(self.x, width)
 
 
 class Kept(NamedTuple):
     """What the forward keeps for the backward."""
 
     activity: Tensor
-    """(T, B, D N): the heads' sigmoids, layer after layer, in each head after head."""
+    """The heads' sigmoids, as the kernel likes them."""
+    sources: tuple[Tensor, ...]
+    """(T, B, ·) of each layer without a backbone: what it read of the state; (T, B, N) with one."""
     backbone: tuple[Tensor, ...]
     """(T, B, U) of each backbone layer: its activations."""
 
@@ -73,7 +76,7 @@ class Gradients(NamedTuple):
     """What the backward's kernel gives."""
 
     heads: Tensor
-    """(T, B, D N), in the order of `Kept.activity`."""
+    """(T, B, D N): layer after layer, in each head after head."""
     backbone: tuple[Tensor, ...]
     """(T, B, U) of each backbone layer, before its activation."""
     start: Tensor
@@ -102,7 +105,7 @@ def fits(weights: FusedWeights, h: Tensor) -> bool:
     return (
         kernels.are_on()
         and backend is not None
-        and h.dtype == weights.recurrent.dtype == torch.float32
+        and h.dtype == weights.linears[0][0].dtype == torch.float32
         and weights.mode != "pure"
         and backend.fits(weights)
     )
@@ -113,72 +116,81 @@ def run(
 ) -> Tensor:
     """x (T, B, I), h (B, N), timespans (T, B) or None, resets (T, B) bool or None
     → h after every step, (T, B, N)."""
-    drive = F.linear(x, weights.first, weights.first_bias).to(h.dtype)
     plan = Plan(
         weights.layer_sizes,
         heads=3 if timespans is None else 4,
+        depth=weights.depth,
         no_gate=weights.mode == "no_gate",
         relu=weights.activation.phi is torch.relu,
     )
-    hidden = [tensor for pair in weights.hidden for tensor in pair]
-    tensors = [drive, h, weights.recurrent, weights.bias, timespans, resets, *hidden]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        states = CfcRecurrence.apply(plan, *tensors)
+    backend = _backend(h.device.type)
+    x, h = backend.ordered(x.to(h.dtype)), h.contiguous()
+    timespans = None if timespans is None else timespans.contiguous()
+    resets = None if resets is None else resets.contiguous()
+    if torch.is_grad_enabled():
+        linears = [tensor.contiguous() for pair in weights.linears for tensor in pair]
+        states = CfcRecurrence.apply(plan, x, h, timespans, resets, *linears)
         assert isinstance(states, Tensor)
         return states
-    return _backend(h.device.type).forward(plan, Inputs.of(tensors), keep=False)[0]
+    inputs = Inputs(x, h, timespans, resets, weights.linears)
+    return backend.forward(plan, inputs, weights.packed)
 
 
 class CfcRecurrence(torch.autograd.Function):
     """The tensors of `Inputs` → h after every step, (T, B, N)."""
 
     @staticmethod
-    def forward(ctx, plan: Plan, *tensors: Tensor | None) -> Tensor:
-        inputs = Inputs.of(tensors)
-        states, kept = _backend(inputs.start.device.type).forward(plan, inputs, keep=True)
-        assert kept is not None
-        ctx.plan, ctx.depth = plan, len(kept.backbone)
-        ctx.save_for_backward(states, kept.activity, *kept.backbone, *inputs[:6], *inputs.hidden)
+    def forward(
+        ctx,
+        plan: Plan,
+        x: Tensor,
+        start: Tensor,
+        timespans: Tensor | None,
+        resets: Tensor | None,
+        *linears: Tensor,
+    ) -> Tensor:
+        pairs = list(zip(linears[::2], linears[1::2], strict=True))
+        inputs = Inputs(x, start, timespans, resets, pairs)
+        states, kept = _backend(start.device.type).forward_and_keep(plan, inputs)
+        ctx.plan = plan
+        ctx.save_for_backward(
+            x, start, timespans, resets, states, kept.activity, *kept.backbone, *kept.sources,
+            *linears,
+        )  # fmt: skip
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *grad_outputs: Tensor):
         plan: Plan = ctx.plan
-        states, activity, *rest = ctx.saved_tensors
-        kept, inputs = Kept(activity, tuple(rest[: ctx.depth])), Inputs.of(rest[ctx.depth :])
-        dstates = grad_outputs[0].contiguous()
+        x, start, timespans, resets, states, activity, *rest = ctx.saved_tensors
+        split = plan.depth + len(plan.layer_sizes)
+        kept = Kept(activity, tuple(rest[plan.depth : split]), tuple(rest[: plan.depth]))
+        pairs = list(zip(rest[split::2], rest[split + 1 :: 2], strict=True))
+        inputs = Inputs(x, start, timespans, resets, pairs)
+        dstates = in_order_of(states, grad_outputs[0])
         grads: Gradients = _backend(states.device.type).backward(
             plan, inputs, states, kept, dstates
         )
 
-        before = torch.cat([inputs.start[None], states[:-1]])
-        if inputs.resets is not None:
-            before.masked_fill_(inputs.resets[..., None], 0.0)
-        before, after, flat = before.flatten(0, 1), states.flatten(0, 1), grads.heads.flatten(0, 1)
-        if kept.backbone:
-            ddrive = grads.backbone[0]
-            drecurrent, dbias = before.T @ ddrive.flatten(0, 1), None
-            dhidden = []
-            following = [*grads.backbone[1:], grads.heads]
-            for layer, dz in zip(kept.backbone, following, strict=True):
-                dz = dz.flatten(0, 1)
-                dhidden += [layer.flatten(0, 1).T @ dz, dz.sum(0)]
-            return (
-                *(None, ddrive, grads.start, drecurrent, dbias, grads.timespans, None),
-                *dhidden,
-            )
-
-        drecurrent, dbias = torch.zeros_like(inputs.recurrent), torch.zeros_like(inputs.bias)
-        neurons = states.shape[-1]
-        by_head = drecurrent.view(neurons, -1, neurons)
-        bias_by_head = dbias.view(-1, neurons)
-        for index, (where, size) in enumerate(zip(plan.layers, plan.layer_sizes, strict=True)):
-            dz = flat[:, plan.heads * where.start : plan.heads * where.stop]
-            by_head[where, :, where] = (before[:, where].T @ dz).view(size, -1, size)
-            if index:
-                source = plan.layers[index - 1]
-                by_head[source, :, where] = (after[:, source].T @ dz).view(-1, plan.heads, size)
-                bias_by_head[:, where] = dz.sum(0).view(-1, size)
-        ddrive = grads.heads[..., : plan.heads * plan.layer_sizes[0]]
-        return None, ddrive, grads.start, drecurrent, dbias, grads.timespans, None
+        # What each map gave and what it read, flat.
+        heads = flat(grads.heads)
+        outputs = [flat(layer) for layer in grads.backbone]
+        if plan.depth:
+            outputs.append(heads)
+        else:
+            outputs += heads.split([plan.heads * size for size in plan.layer_sizes], 1)
+        sources = [flat(read) for read in (*kept.sources, *kept.backbone)]
+        bias = torch.cat([out.sum(0) for out in outputs]) if plan.depth else heads.sum(0)
+        biases = bias.split([out.shape[1] for out in outputs])
+        dlinears: list[Tensor] = []
+        for out, read, dbias in zip(outputs, sources, biases, strict=True):
+            dweight = out.T @ read
+            if not dlinears:
+                dweight = torch.cat([out.T @ flat(x), dweight], 1)
+            dlinears += [dweight, dbias]
+        dx = None
+        if ctx.needs_input_grad[1]:
+            dx = inputs.new(x.shape[2])
+            torch.mm(outputs[0], inputs.first, out=flat(dx))
+        return None, dx, grads.start, grads.timespans, None, *dlinears

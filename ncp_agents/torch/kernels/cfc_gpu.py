@@ -10,12 +10,16 @@ each at the step `wave - layer`; those that have not begun, or are done, keep th
 # Triton takes plain numbers where its annotations say constexpr.
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ncp_agents.torch.fused import FusedWeights
+from ncp_agents.torch.fused import Blocks, FusedWeights
 from ncp_agents.torch.kernels.cfc import Gradients, Inputs, Kept, Plan
 
 ROWS = 16  # the fewest that tl.dot takes
@@ -23,25 +27,49 @@ MOST_NEURONS = 64  # three heads of 64 x 64 weights, in float32, stay on chip
 
 
 def fits(weights: FusedWeights) -> bool:
-    return not weights.hidden and weights.units <= MOST_NEURONS
+    return not weights.depth and weights.units <= MOST_NEURONS
 
 
-def forward(plan: Plan, inputs: Inputs, keep: bool) -> tuple[Tensor, Kept | None]:
-    """→ states (T, B, N) and, if wanted, what the backward needs."""
-    steps, rows, _ = inputs.drive.shape
+def ordered(x: Tensor) -> Tensor:
+    """Time first."""
+    return x.contiguous()
+
+
+def forward(plan: Plan, inputs: Inputs, packed: dict[str, Any]) -> Tensor:
+    """→ states (T, B, N); `packed` keeps what can be used again with the same weights."""
+    if "blocks" not in packed:
+        packed["blocks"] = Blocks.of(inputs.linears, plan.layer_sizes, depth=0)
+    return _states(plan, inputs, packed["blocks"], None)
+
+
+def forward_and_keep(plan: Plan, inputs: Inputs) -> tuple[Tensor, Kept]:
+    """→ states (T, B, N) and what the backward needs."""
+    activity = inputs.new(plan.heads * inputs.start.shape[1])
+    blocks = Blocks.of(inputs.linears, plan.layer_sizes, depth=0)
+    states = _states(plan, inputs, blocks, activity)
+    before = torch.cat([inputs.start[None], states[:-1]])
+    if inputs.resets is not None:
+        before.masked_fill_(inputs.resets[..., None], 0.0)
+    sources = [before[..., plan.layers[0]]]
+    for above, own in pairwise(plan.layers):
+        sources.append(torch.cat([states[..., above], before[..., own]], -1))
+    return states, Kept(activity, tuple(sources), ())
+
+
+def _states(plan: Plan, inputs: Inputs, blocks: Blocks, activity: Tensor | None) -> Tensor:
+    steps, rows, _ = inputs.x.shape
     neurons = inputs.start.shape[1]
-    states = inputs.start.new_empty(steps, rows, neurons)
-    kept = Kept(inputs.start.new_empty(steps, rows, plan.heads * neurons), ()) if keep else None
+    states = inputs.new(neurons)
     _forward[(triton.cdiv(rows, ROWS),)](
-        inputs.drive,
+        F.linear(inputs.x, inputs.first, inputs.linears[0][1]),
         inputs.start,
-        inputs.recurrent,
-        inputs.bias,
+        blocks.recurrent.contiguous(),
+        blocks.bias,
         inputs.timespans,
         inputs.resets,
         _layer_table(plan, inputs.start.device),
         states,
-        kept.activity if kept else None,
+        activity,
         steps,
         rows,
         neurons,
@@ -52,7 +80,7 @@ def forward(plan: Plan, inputs: Inputs, keep: bool) -> tuple[Tensor, Kept | None
         ROWS=ROWS,
         NEURONS=_padded(neurons),
     )
-    return states, kept
+    return states
 
 
 def backward(plan: Plan, inputs: Inputs, states: Tensor, kept: Kept, dstates: Tensor) -> Gradients:
@@ -66,7 +94,7 @@ def backward(plan: Plan, inputs: Inputs, states: Tensor, kept: Kept, dstates: Te
         timespans=None if timespans is None else torch.zeros_like(timespans),
     )
     _backward[(triton.cdiv(rows, ROWS),)](
-        inputs.recurrent,
+        Blocks.of(inputs.linears, plan.layer_sizes, depth=0).recurrent.contiguous(),
         timespans,
         inputs.resets,
         _layer_table(plan, states.device),

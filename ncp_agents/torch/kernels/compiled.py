@@ -8,16 +8,15 @@ import os
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_int32, c_void_p
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
-# The instruction sets that `compile.py` makes a library for, by torch's names.
+# The instruction sets that `hatch_build.py` makes a library for, by torch's names.
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2"}
-
-
 HERE = Path(__file__).parent
 
 
@@ -37,7 +36,7 @@ def library() -> ctypes.CDLL | None:
     known = [*VARIANTS.values()]  # best first
     for variant in (*(known[known.index(best) :] if best else ()), "generic"):
         if path(variant).exists():
-            return ctypes.CDLL(str(path(variant)))
+            return load(path(variant))
     if [*HERE.glob("cpu-*")]:
         warnings.warn(
             "the compiled kernels are of other sources, so plain torch does their work; "
@@ -47,6 +46,32 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
+def load(path: Path) -> ctypes.CDLL:
+    compiled = ctypes.CDLL(str(path))
+    compiled.cfc_packed_size.restype = ctypes.c_int64
+    return compiled
+
+
+@cache
+def vector() -> int:
+    """How many floats the library takes at once."""
+    compiled = library()
+    return 1 if compiled is None else compiled.vector_width()
+
+
+class _Work(ctypes.Structure):
+    """`Work` of team.c."""
+
+    _fields_ = (
+        ("kernel", c_void_p),
+        ("call", c_void_p),
+        ("rows", c_int32),
+        ("parts", c_int32),
+        ("next", c_int32),
+        ("failed", c_int32),
+    )
+
+
 def by_rows(name: str, call: ctypes.Structure, rows: int, operations: float) -> None:
     """Run the kernel `name` on all rows, in parts that torch's number of threads share.
 
@@ -54,17 +79,45 @@ def by_rows(name: str, call: ctypes.Structure, rows: int, operations: float) -> 
     below `torch.get_num_threads()`. `operations` is the number of multiplications in all: a little
     work stays in one part.
     """
-    kernel, pointer = getattr(library(), name), ctypes.byref(call)
-    parts = min(torch.get_num_threads(), rows, 1 + int(operations / WORTH_A_THREAD))
-    ends = [rows * i // parts for i in range(parts + 1)]
-    calls = [(pointer, *ends, part) for part, ends in enumerate(pairwise(ends))]
-    others = [_pool().submit(kernel, *arguments) for arguments in calls[1:]]
-    failed = kernel(*calls[0])
-    if any([failed, *(other.result() for other in others)]):
+    compiled = library()
+    assert compiled is not None
+    threads = torch.get_num_threads()
+    parts = threads if operations > WORTH_A_THREAD else 1
+    work = _Work(_address_of(compiled, name), ctypes.addressof(call), rows, min(parts, rows), 0, 0)
+    if parts == 1:
+        compiled.take_parts(ctypes.byref(work))
+    elif parallel := _openmp():
+        parallel(compiled.take_parts, ctypes.byref(work), threads, 0)
+    else:
+        pointer = ctypes.byref(work)
+        others = [_pool().submit(compiled.take_parts, pointer) for _ in range(parts - 1)]
+        compiled.take_parts(pointer)
+        for other in others:
+            other.result()
+    if work.failed:
         raise MemoryError("not enough memory for the kernel's scratch space")
 
 
-WORTH_A_THREAD = 2e6  # multiplications, some 50 us; waking a thread takes about as long
+@cache
+def _address_of(compiled: ctypes.CDLL, name: str) -> int | None:
+    return ctypes.cast(getattr(compiled, name), c_void_p).value
+
+
+WORTH_A_THREAD = 2e6  # multiplications, some 30 us; waking a thread takes about as long
+
+
+@cache
+def _openmp() -> Any:
+    """`GOMP_parallel` of the OpenMP library that torch itself runs on, or None.
+
+    Threads of our own would have to wait: after an operation torch's spin for milliseconds, in case
+    there is another, and leave no core free.
+    """
+    for path in (Path(torch.__file__).parent / "lib").glob("lib*omp*"):
+        if parallel := getattr(ctypes.CDLL(str(path)), "GOMP_parallel", None):
+            parallel.restype = None
+            return parallel
+    return None
 
 
 @cache

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch import kernels
+from ncp_agents.torch.kernels.arrays import batch_first, in_order_of, new_like, ordered
 from ncp_agents.torch.kernels.compiled import address, by_rows, library
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
 
@@ -43,6 +44,8 @@ class _Ltc(ctypes.Structure):
         ("neurons", c_int32),
         ("unfolds", c_int32),
         ("rows", c_int32),
+        ("time_stride", c_int32),
+        ("row_stride", c_int32),
         ("epsilon", c_float),
         ("timespan", c_float),
         ("sensory", _Synapses),
@@ -94,19 +97,19 @@ def run(
         timespan=0.0 if isinstance(timespans, Tensor) else timespans,
     )
     differentiable = (
-        x.transpose(1, 2),  # rows last, as the kernel has them
-        v.T,
-        varying,
+        ordered(x),
+        v.contiguous(),
+        None if varying is None else varying.contiguous(),
         torch.stack([membrane.cm, membrane.leak, membrane.rest]),
         _stacked(membrane.sensory),
         _stacked(membrane.internal),
     )
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in differentiable):
+    resets = None if resets is None else resets.contiguous()
+    if torch.is_grad_enabled():
         states = LtcRecurrence.apply(call, resets, *differentiable)
         assert isinstance(states, Tensor)
-    else:
-        states, _ = call.forward(resets, *differentiable, keep=False)
-    return states.transpose(1, 2)
+        return states
+    return call.forward(resets, *differentiable, keep=False)[0]
 
 
 class _Call:
@@ -134,13 +137,15 @@ class _Call:
         internal: Tensor,
     ) -> _Ltc:
         """The kernel's argument. It points into these tensors, all of them contiguous."""
-        steps, inputs, rows = x.shape
+        steps, rows, inputs = x.shape
         return _Ltc(
             steps=steps,
             inputs=inputs,
-            neurons=v.shape[0],
+            neurons=v.shape[1],
             unfolds=self.unfolds,
             rows=rows,
+            time_stride=1 if batch_first(x) else rows,
+            row_stride=steps if batch_first(x) else 1,
             epsilon=self.epsilon,
             timespan=self.timespan,
             sensory=_synapses(sensory, *self.indices[:2]),
@@ -160,17 +165,16 @@ class _Call:
         by_rows(name, argument, argument.rows, operations)
 
     def forward(
-        self, resets: Tensor | None, *tensors: Tensor | None, keep: bool
+        self, resets: Tensor | None, x: Tensor, v: Tensor, *rest: Any, keep: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """→ v after every step (T, N, B) and, to keep for the backward, v before each unfold and
+        """→ v after every step (T, B, N) and, to keep for the backward, v before each unfold and
         what it divided by, (T, U, N, B) each."""
-        resets = None if resets is None else resets.contiguous()
-        x, v, *rest = (t if t is None else t.contiguous() for t in tensors)
-        assert x is not None
-        assert v is not None
-        argument = self.argument(resets, x, v, *rest)  # type: ignore[arg-type]
-        states = x.new_empty(x.shape[0], *v.shape)
-        kept = [x.new_empty(x.shape[0], self.unfolds, *v.shape) for _ in range(2 if keep else 0)]
+        argument = self.argument(resets, x, v, *rest)
+        rows, neurons = v.shape
+        states = new_like(x, neurons)
+        kept = [
+            x.new_empty(x.shape[0], self.unfolds, neurons, rows) for _ in range(2 if keep else 0)
+        ]
         argument.states = address(states)
         if keep:
             argument.unfolded, argument.divisors = map(address, kept)
@@ -179,12 +183,12 @@ class _Call:
 
 
 class LtcRecurrence(torch.autograd.Function):
-    """x (T, I, B), v (N, B), timespans (T, B) or None, [cm, leak, rest] (3, N), then
+    """x (T, B, I), v (B, N), timespans (T, B) or None, [cm, leak, rest] (3, N), then
     [slope, offset, weight, pull] (4, S) of the sensory and the internal synapses
-    → v after every step, (T, N, B)."""
+    → v after every step, (T, B, N)."""
 
     @staticmethod
-    def forward(ctx, call: _Call, resets: Tensor | None, *tensors: Tensor | None) -> Tensor:
+    def forward(ctx, call: _Call, resets: Tensor | None, *tensors: Any) -> Tensor:
         states, kept = call.forward(resets, *tensors, keep=True)
         ctx.call = call
         ctx.save_for_backward(states, *kept, resets, *tensors)
@@ -194,13 +198,12 @@ class LtcRecurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *grad_outputs: Tensor):
         states, unfolded, divisors, *inputs = ctx.saved_tensors
-        inputs: list[Any] = [t if t is None else t.contiguous() for t in inputs]
         _, x, v, timespans, neurons, sensory, internal = inputs
         argument = ctx.call.argument(*inputs)
         argument.states, argument.unfolded, argument.divisors = map(
             address, (states, unfolded, divisors)
         )
-        dstates = grad_outputs[0].contiguous()
+        dstates = in_order_of(states, grad_outputs[0])
         dx = torch.empty_like(x) if ctx.needs_input_grad[2] else None
         dv = torch.empty_like(v)
         dtimespans = None if timespans is None else torch.empty_like(timespans)

@@ -1,0 +1,37 @@
+"""Arrays of a whole sequence, (T, B, ·), in one of two orders of memory: batch first or time first.
+
+Kernels take the inputs as they lie and put all they make in the same order, so that nothing of that
+size is ever transposed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def batch_first(values: Tensor) -> bool:
+    return values.stride(0) < values.stride(1)
+
+
+def ordered(x: Tensor) -> Tensor:
+    """x without gaps, copied only if it has some."""
+    return x if x.transpose(0, 1).is_contiguous() else x.contiguous()
+
+
+def new_like(x: Tensor, width: int) -> Tensor:
+    """An empty (T, B, width) in the order of x."""
+    steps, rows, _ = x.shape
+    if batch_first(x):
+        return x.new_empty(rows, steps, width).transpose(0, 1)
+    return x.new_empty(steps, rows, width)
+
+
+def in_order_of(x: Tensor, values: Tensor) -> Tensor:
+    """The values, of the same shape as x, copied only if their order differs."""
+    return values if values.stride() == x.stride() else torch.empty_like(x).copy_(values)
+
+
+def flat(values: Tensor) -> Tensor:
+    """(T, B, ·) → (T B, ·) in the order of memory."""
+    return (values.transpose(0, 1) if batch_first(values) else values).flatten(0, 1)
