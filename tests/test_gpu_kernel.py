@@ -7,9 +7,9 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 from kernel_parity import assert_equals_plain
 
-from ncp_agents.torch import CfC
+from ncp_agents.torch import LTC, CfC, kernels
 from ncp_agents.torch.fused import fuse
-from ncp_agents.torch.kernels import cfc, cfc_gpu
+from ncp_agents.torch.kernels import cfc_gpu, ltc_gpu
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected
 
 CIRCUITS = {
@@ -19,6 +19,8 @@ CIRCUITS = {
     "wired": lambda: CfC(3, AutoNCP(40, 9)),
     "wired, uneven": lambda: CfC(3, NCP(7, 3, 1, 2, 2, 1, 2)),
     "one layer": lambda: CfC(3, FullyConnected(9, 4)),
+    "ltc": lambda: LTC(3, AutoNCP(20, 4)),
+    "ltc, dense": lambda: LTC(3, 5, ode_unfolds=2),
 }
 
 
@@ -28,8 +30,9 @@ CIRCUITS = {
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_interpreted_it_equals_plain_torch(monkeypatch, name, with_timespans, with_resets):
     torch.manual_seed(0)
-    monkeypatch.setattr(cfc, "_backend", lambda device: cfc_gpu)
-    for rows in (3, 16, 21):
+    modules = {"cfc": cfc_gpu, "ltc": ltc_gpu}
+    monkeypatch.setattr(kernels, "backend", lambda cell, device: modules[cell])
+    for rows in (3,) if name.startswith("ltc") else (3, 16, 21):
         assert_equals_plain(CIRCUITS[name](), rows, with_timespans, with_resets)
 
 
@@ -45,3 +48,6 @@ def test_larger_circuits_take_the_plain_path():
     assert cfc_gpu.fits(fuse(CfC(3, AutoNCP(64, 16)).rnn_cell, 1.0))
     assert not cfc_gpu.fits(fuse(CfC(3, AutoNCP(65, 16)).rnn_cell, 1.0))
     assert not cfc_gpu.fits(fuse(CfC(3, 20).rnn_cell, 1.0))  # has a backbone
+    for neurons in (64, 65):
+        cell = LTC(3, AutoNCP(neurons, 16)).rnn_cell
+        assert ltc_gpu.fits(cell.membrane(), torch.zeros(1, neurons)) == (neurons == 64)

@@ -26,9 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
+from ncp_agents.torch import kernels
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.fused import Blocks, FusedWeights, fuse
-from ncp_agents.torch.kernels import cfc, ltc_cpu
+from ncp_agents.torch.kernels import cfc
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.recurrence import Plan, Recurrence
@@ -118,8 +119,9 @@ def scan_ltc(
         resets = None
     if isinstance(timespans, Tensor):
         timespans = timespans.to(v.dtype)
-    if ltc_cpu.fits(membrane, v):
-        states = ltc_cpu.run(membrane, x.to(v.dtype), v, timespans, resets)
+    kernel = kernels.backend("ltc", v.device.type)
+    if kernel and kernels.are_on() and kernel.fits(membrane, v):
+        states = kernel.run(membrane, x, v, timespans, resets)
         return states, states[-1]
     conductance, pull = membrane.base(x)
     states = []

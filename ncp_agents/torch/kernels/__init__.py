@@ -10,6 +10,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 _on: ContextVar[bool] = ContextVar("kernels", default=os.environ.get("NCP_AGENTS_KERNELS") != "0")
 
@@ -26,3 +30,13 @@ def off() -> Iterator[None]:
         yield
     finally:
         _on.reset(token)
+
+
+@cache
+def backend(cell: str, device: str) -> Any:
+    """The module with the kernel of a cell ("cfc" or "ltc") for a type of device, or None."""
+    if device == "cpu":
+        return import_module(f"{__name__}.{cell}_cpu")
+    if device == "cuda" and find_spec("triton"):
+        return import_module(f"{__name__}.{cell}_gpu")
+    return None

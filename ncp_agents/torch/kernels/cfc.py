@@ -9,9 +9,7 @@ Axes: B batch, T steps, I inputs, N neurons, D heads, n neurons of one layer, U 
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,23 +83,9 @@ class Gradients(NamedTuple):
     """(T, B)"""
 
 
-@cache
-def _backend(device: str) -> Any:
-    """The module that has the kernel of a type of device, or None."""
-    if device == "cpu":
-        from ncp_agents.torch.kernels import cfc_cpu
-
-        return cfc_cpu
-    if device == "cuda" and find_spec("triton"):
-        from ncp_agents.torch.kernels import cfc_gpu
-
-        return cfc_gpu
-    return None
-
-
 def fits(weights: FusedWeights, h: Tensor) -> bool:
     """Whether there is a kernel for these weights and this state."""
-    backend = _backend(h.device.type)
+    backend = kernels.backend("cfc", h.device.type)
     return (
         kernels.are_on()
         and backend is not None
@@ -123,7 +107,7 @@ def run(
         no_gate=weights.mode == "no_gate",
         relu=weights.activation.phi is torch.relu,
     )
-    backend = _backend(h.device.type)
+    backend = kernels.backend("cfc", h.device.type)
     x, h = backend.ordered(x.to(h.dtype)), h.contiguous()
     timespans = None if timespans is None else timespans.contiguous()
     resets = None if resets is None else resets.contiguous()
@@ -151,7 +135,7 @@ class CfcRecurrence(torch.autograd.Function):
     ) -> Tensor:
         pairs = list(zip(linears[::2], linears[1::2], strict=True))
         inputs = Inputs(x, start, timespans, resets, pairs)
-        states, kept = _backend(start.device.type).forward_and_keep(plan, inputs)
+        states, kept = kernels.backend("cfc", start.device.type).forward_and_keep(plan, inputs)
         ctx.plan = plan
         ctx.save_for_backward(
             x, start, timespans, resets, states, kept.activity, *kept.backbone, *kept.sources,
@@ -169,7 +153,7 @@ class CfcRecurrence(torch.autograd.Function):
         pairs = list(zip(rest[split::2], rest[split + 1 :: 2], strict=True))
         inputs = Inputs(x, start, timespans, resets, pairs)
         dstates = in_order_of(states, grad_outputs[0])
-        grads: Gradients = _backend(states.device.type).backward(
+        grads: Gradients = kernels.backend("cfc", states.device.type).backward(
             plan, inputs, states, kept, dstates
         )
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ncp_agents.torch import kernels
 from ncp_agents.torch.kernels.arrays import batch_first, in_order_of, new_like, ordered
 from ncp_agents.torch.kernels.compiled import address, by_rows, library
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
@@ -71,12 +70,7 @@ class _Ltc(ctypes.Structure):
 
 
 def fits(membrane: Membrane, v: Tensor) -> bool:
-    return (
-        kernels.are_on()
-        and v.device.type == "cpu"
-        and v.dtype == membrane.cm.dtype == torch.float32
-        and library() is not None
-    )
+    return v.dtype == membrane.cm.dtype == torch.float32 and library() is not None
 
 
 def run(
@@ -88,6 +82,7 @@ def run(
 ) -> Tensor:
     """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → v after every step, (T, B, N)."""
+    x = x.to(v.dtype)
     varying = timespans if isinstance(timespans, Tensor) else None
     call = _Call(
         membrane.sensory,
