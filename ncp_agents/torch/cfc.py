@@ -57,11 +57,13 @@ class CfC(SequenceLayer):
         init: Init = "xavier",
     ) -> None:
         if isinstance(units, Wiring):
-            given = {
+            given: dict[str, object] = {
                 "backbone_units": backbone_units,
                 "backbone_layers": backbone_layers,
                 "backbone_dropout": backbone_dropout,
             }
+            if activation != "lecun_tanh":
+                given["activation"] = activation
             for name, value in given.items():
                 if value is not None:
                     raise ValueError(

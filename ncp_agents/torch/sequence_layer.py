@@ -90,7 +90,8 @@ class SequenceLayer(nn.Module, ABC):
             Output (B, T, M), or (B, M) without return_sequences, and the state after the last step.
 
         Raises:
-            ValueError: a shape that is none of these, a timespan below 0 or NaN.
+            ValueError: a shape that is none of these, another dtype or device than the layer's, a
+                timespan below 0 or NaN.
             RuntimeError: a state that is not of the layer's kind.
         """
         states, hx = self.states(input, hx, timespans, resets)
@@ -106,6 +107,7 @@ class SequenceLayer(nn.Module, ABC):
         resets: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Like `forward`, but the states of all neurons at every step, (B, T, N), not read out."""
+        self._check_kind(input)
         if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
             raise ValueError(
                 f"input has shape {tuple(input.shape)}, expected (B, T, {self.input_size}), time "
@@ -137,6 +139,21 @@ class SequenceLayer(nn.Module, ABC):
         elif self.batch_first:
             states = states.transpose(0, 1)
         return states, (h if c is None else (h, c))
+
+    def _check_kind(self, input: Tensor) -> None:
+        if not isinstance(input, Tensor):
+            raise ValueError(f"input is a {type(input).__name__}, expected a torch.Tensor")
+        weight = next(self.rnn_cell.parameters())
+        if input.device != weight.device:
+            raise ValueError(
+                f"input is on {input.device}, but the layer on {weight.device}; move one: "
+                f"input.to({str(weight.device)!r})"
+            )
+        if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise ValueError(
+                f"input is {input.dtype}, but the layer {weight.dtype}; convert one: "
+                f"input.to({weight.dtype})"
+            )
 
     @property
     def _time_axis(self) -> int:

@@ -13,12 +13,18 @@ step without gradients, weights frozen, as in a rollout. The floor is what the a
 the speeds of matrix product and sigmoid that are measured at the start, with as many threads.
 Memory is what a process of its own needs at most, above what it needed before the layer ran.
 
-What was learnt, on 2 cores (the README has the figures): of the 22 ms of wired at B = 64 the kernel
-takes 13, the projection of the inputs and the weights' gradients 9, of which the arithmetic needs
-4: products of a tall and a narrow matrix leave half the machine idle. At B = 8 the kernel takes 1
-of 4 ms; the rest are torch's small operations, which fuse the heads and differentiate that. An LTC
-spends three quarters of its time in the kernel, in sigmoids, more than half of them of sensory
-synapses.
+What was learnt, on 2 cores (the README has the figures):
+
+- A kernel in C beside torch needs torch's own threads. With a pool of its own it waited, because
+  torch's spin for milliseconds after each operation: that halved every kernel's time.
+- Nothing of the size of the sequence may be transposed or copied: all arrays follow the order of the
+  inputs, and the weights' gradients are products of what the kernel left behind as it is.
+- A vector's last part costs a call of memcpy, unless stored by a mask (AVX-512).
+- An LTC is sigmoids. 2^x by a polynomial of degree 5 and a division by one Newton step make one
+  twice as fast as torch's, which is what the floor counts: hence less than the floor. Sensory
+  synapses go eight steps at a time, or their gradients leave the cache at every step.
+- What is left: two thirds of wired at B = 64 are three products with the inputs, near the machine's
+  peak; at B = 8 half are torch's small operations that fuse the heads.
 
 wired is CfC on AutoNCP(N, N / 4), dense is CfC(N) with its backbone of 128 units, ltc is LTC on
 AutoNCP(N, N / 8).
