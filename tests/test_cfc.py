@@ -337,7 +337,7 @@ def test_a_cut_of_one_layer_wirings_uses_all_chained_layers():
         (lambda: CfC(I, AutoNCP(N, 3), backbone_units=4), "backbone_units=4 does not go with"),
         (lambda: CfC(I, AutoNCP(N, 3), activation="relu"), "activation=relu does not go with"),
         (lambda: wired()([[0.0] * I]), "input is a list, expected a torch.Tensor"),
-        (lambda: wired()(torch.zeros(B, T, I).long()), r"input is torch.int64, .* float32"),
+        (lambda: wired()(torch.zeros(B, T, I).long()), r"input is torch.int64, .*float32"),
         (lambda: wired()(torch.zeros(B, T, I).double()), r"input.to\(torch.float32\)"),
         (lambda: wired()(torch.zeros(B, T, I, device="meta")), "input is on meta, .* cpu"),
         (lambda: wired()(torch.zeros(T, B, I)[:0]), "expected at least one step"),

@@ -15,8 +15,8 @@ Memory is what a process of its own needs at most, above what it needed before t
 
 What was learnt, on 2 cores (the README has the figures):
 
-- A kernel in C beside torch needs torch's own threads. With a pool of its own it waited, because
-  torch's spin for milliseconds after each operation: that halved every kernel's time.
+- A kernel in C beside torch needs torch's own threads: with a pool of its own it waited, for
+  torch's spin for milliseconds after each operation. That halved every kernel's time.
 - Nothing of the size of the sequence may be transposed or copied: all arrays follow the order of the
   inputs, and the weights' gradients are products of what the kernel left behind as it is.
 - A vector's last part costs a call of memcpy, unless stored by a mask (AVX-512).
