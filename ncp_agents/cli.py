@@ -1,4 +1,4 @@
-"""The command line: `ncp-agents train | evaluate | policies`, and the same as scripts.
+"""The command line: `ncp-agents train | record | clone | evaluate | …`, and the same as scripts.
 
 Options are the fields of dataclasses, read by tyro; a user's mistake is one line and exit code 2.
 """
@@ -63,6 +63,28 @@ class Evaluate:
     video_games: int = 1  # games in the video
     render: Literal["human"] | None = None  # watch in a window; needs the extra 'play'
     output: Path | None = None  # scores file; default scores.json in the policy's folder
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record whole games of a saved policy as demos, losslessly: one file a game.
+
+    ncp-agents record pong-cfc --episodes 20 --output demos/pong
+
+    Killed at any moment, all finished games are there; --resume goes on.
+    """
+
+    policy: tyro.conf.Positional[str | None] = None  # a folder, or a name as `policies` lists it
+    output: Path | None = None  # folder of the demos; default demos/<policy>
+    episodes: int = 20  # whole games in all
+    protocol: Literal["v4", "v5"] = "v4"  # v5 has sticky actions (0.25)
+    deterministic: bool = False  # take the likeliest action instead of drawing one
+    epsilon: float = 0.0  # probability of a random action, for variety
+    temperature: float = 1.0  # above 1 draws actions more evenly
+    seed: int = 0  # of games and actions
+    num_envs: int | None = None  # games played side by side; default 16 at most
+    resume: bool = False  # add to the demos that are there
+    drop: str | None = None  # take this file, a damaged one, out of the demos, and end
 
 
 @dataclass(frozen=True)
@@ -145,6 +167,38 @@ def _named_recipe(name: str) -> Recipe:
     return read_recipe(find(name) / RECIPE)
 
 
+def record(arguments: Sequence[str]) -> int:
+    choice = _parse(Record, arguments, "record")
+    if choice.output is None and choice.policy is None:
+        raise UserError("whose games? name a policy, such as pong-cfc; see ncp-agents policies")
+    output = choice.output or Path("demos") / Path(choice.policy or "").name
+
+    if choice.drop is not None:
+        from ncp_agents.datasets.episodes import Demos
+
+        Demos(output).drop(choice.drop)
+        return 0
+    if choice.policy is None:
+        raise UserError(f"whose games for {output}? name a policy, such as pong-cfc")
+
+    from ncp_agents.recording import record_command
+    from ncp_agents.saved_policy import find, load
+
+    record_command(
+        load(find(choice.policy)),
+        output,
+        episodes=choice.episodes,
+        protocol=choice.protocol,
+        seed=choice.seed,
+        num_envs=choice.num_envs,
+        deterministic=choice.deterministic,
+        epsilon=choice.epsilon,
+        temperature=choice.temperature,
+        resume=choice.resume,
+    )
+    return 0
+
+
 def evaluate(arguments: Sequence[str]) -> int:
     choice = _parse(Evaluate, arguments, "evaluate")
 
@@ -209,6 +263,7 @@ def wiring(arguments: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
+    "record": record,
     "evaluate": evaluate,
     "policies": policies,
     "wiring": wiring,
@@ -217,6 +272,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 USAGE = """usage: ncp-agents COMMAND [OPTIONS]
 
   train POLICY      train a policy from its recipe, in a run folder
+  record POLICY     record a saved policy's games as demos
   evaluate POLICY   play whole games with a saved policy, and report its scores
   policies          list the saved policies with their scores
   wiring [POLICY]   draw a circuit: who feeds whom, and with what sign

@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -49,7 +49,19 @@ class Game(NamedTuple):
     length: int  # steps
 
 
-def run_loop(policy: SavedPolicy, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
+class Player(Protocol):
+    """What can play: a `SavedPolicy`, or any model of stable-baselines3."""
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State | None]: ...
+
+
+def run_loop(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
     """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
     forgotten where a game starts. Who consumes the steps decides when to stop."""
     observations = env.reset()
@@ -57,7 +69,7 @@ def run_loop(policy: SavedPolicy, env: AtariVecEnv, deterministic: bool = False)
     state = None
     while True:
         screens = list(env.get_images()) if env.render_mode else None
-        actions, state = policy.act(observations, state, episode_starts, deterministic)
+        actions, state = player.predict(observations, state, episode_starts, deterministic)
         env.step_async(actions)
         following, rewards, dones, infos = env.step_wait()
         yield Step(observations, episode_starts, actions, state, rewards, dones, infos, screens)
@@ -239,30 +251,40 @@ def record_video(
         return write_video(path, tqdm(frames, desc=path.name, unit=" steps"))
 
 
-@contextlib.contextmanager
-def _playing(
-    policy: SavedPolicy, protocol: str | AtariProtocol, seed: int, num_envs: int, render: bool
-) -> Iterator[AtariVecEnv]:
-    """Environments for a policy; inside, torch keeps to one thread and draws its random numbers
-    from `seed`. Those of the caller go on afterwards as if nothing had been drawn."""
+def rules_for(policy: SavedPolicy, protocol: str | AtariProtocol) -> AtariProtocol:
+    """The protocol's evaluation, with the frames that the policy sees at once."""
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
-    frame_stack = policy.recipe.environment.frame_stack
-    env = AtariVecEnv(
-        policy.recipe.environment.game,
-        num_envs,
-        dataclasses.replace(rules, frame_stack=frame_stack).evaluation(),
-        seed=seed,
-        render_mode="rgb_array" if render else None,
-    )
-    device = policy.network.device
+    stack = policy.recipe.environment.frame_stack
+    return dataclasses.replace(rules, frame_stack=stack).evaluation()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch keeps to one thread and draws its random numbers from `seed`. Those of the
+    caller go on afterwards as if nothing had been drawn."""
     # Not torch.manual_seed, which would seed GPUs that are not forked here, too.
     gpus = [device] if device.type == "cuda" else []
-    random = torch.random.fork_rng(gpus, device_type="cuda")
-    with contextlib.closing(env), one_thread(), random:
+    with one_thread(), torch.random.fork_rng(gpus, device_type="cuda"):
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _playing(
+    policy: SavedPolicy, protocol: str | AtariProtocol, seed: int, num_envs: int, render: bool
+) -> Iterator[AtariVecEnv]:
+    """Environments for a policy, and torch `seeded`."""
+    env = AtariVecEnv(
+        policy.recipe.environment.game,
+        num_envs,
+        rules_for(policy, protocol),
+        seed=seed,
+        render_mode="rgb_array" if render else None,
+    )
+    with contextlib.closing(env), seeded(seed, policy.device):
         yield env
 
 

@@ -52,6 +52,10 @@ class SavedPolicy:
     def name(self) -> str:
         return self.recipe.name
 
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
     def act(
         self,
         observation: np.ndarray,

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -55,6 +55,9 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     """
 
     default_wiring: ClassVar[WiringLike] = {"kind": "AutoNCP", "units": 32, "output_size": 8}
+    temperature: float = 1.0
+    """Above 1 discrete actions are drawn more evenly, below more surely; of playing only, 1 to
+    train."""
 
     def __init__(
         self,
@@ -152,7 +155,11 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
 
     def _actor(self, neurons: Tensor) -> Distribution:
         motor = self.circuit.read_out(neurons)
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
+        if self.temperature != 1.0 and isinstance(distribution, CategoricalDistribution):
+            logits = distribution.distribution.logits
+            return distribution.proba_distribution(logits / self.temperature)
+        return distribution
 
     def _critic(self, neurons: Tensor, features: Tensor) -> Tensor:
         if self.critic_reads == "encoder":

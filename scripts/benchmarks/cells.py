@@ -17,8 +17,8 @@ What was learnt, on 2 cores (the README has the figures):
 
 - A kernel in C beside torch needs torch's own threads: with a pool of its own it waited, for
   torch's spin for milliseconds after each operation. That halved every kernel's time.
-- Nothing of the size of the sequence may be transposed or copied: all arrays follow the order of the
-  inputs, and the weights' gradients are products of what the kernel left behind as it is.
+- Nothing of the size of the sequence may be transposed or copied: all arrays follow the order of
+  the inputs, and the weights' gradients are products of what the kernel left behind as it is.
 - A vector's last part costs a call of memcpy, unless stored by a mask (AVX-512).
 - An LTC is sigmoids. 2^x by a polynomial of degree 5 and a division by one Newton step make one
   twice as fast as torch's, which is what the floor counts: hence less than the floor. Sensory

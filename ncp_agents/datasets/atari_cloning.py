@@ -1,0 +1,129 @@
+"""`AtariCloningDataset`: windows of recorded games for a `torch.utils.data.DataLoader`."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ncp_agents.datasets.episodes import DATASET, Demos, Episode
+from ncp_agents.datasets.upstream import UpstreamDemos
+from ncp_agents.envs.games import normalise_game
+from ncp_agents.errors import UserError
+from ncp_agents.names import look_up
+
+SHIPPED = Path(__file__).parent / "demos"
+VALIDATION = 0.1  # share of the games, at least one
+
+Source = Demos | UpstreamDemos
+
+
+class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Windows of `sequence_length` steps of recorded games, for behaviour cloning.
+
+    Item i is `(obs, actions)`: obs (T, C, H, W) float32 from 0 to 1, what the player saw, and
+    actions (T,) int64, what it did then. No window crosses the end of a game; a game's last window
+    ends with it, so it may overlap the one before. Games shorter than a window are left out.
+
+    Args:
+        env_name: game in any spelling. Without `root_dir`, the games that come with the package
+            are taken: Pong.
+        split: "train" or "val". The split is by whole games, and depends on nothing but them.
+        root_dir: a folder of demos (`ncp-agents record` writes such), one that holds
+            `<game>/dataset.json`, or one in the layout of ncps, `data_atari_seq/<game>/*.npz`.
+        sequence_length: T, in steps.
+        cache_bytes: how much of the unpacked games is kept in memory, in each worker; the rest is
+            read again when its turn comes.
+
+    Raises:
+        UserError: no demos of this game there; a damaged file, named, when it is read; a split
+            without a single window.
+        UnknownNameError: an unknown game or split.
+    """
+
+    def __init__(
+        self,
+        env_name: str,
+        split: Literal["train", "val"] = "train",
+        root_dir: str | Path | None = None,
+        sequence_length: int = 32,
+        cache_bytes: int = 2**30,
+    ) -> None:
+        if sequence_length < 1:
+            raise ValueError(f"sequence_length is {sequence_length}, expected >= 1; usual is 32")
+        self.game = normalise_game(env_name)
+        self.split: str = look_up("split", split, ("train", "val"))
+        self.sequence_length, self.cache_bytes = sequence_length, cache_bytes
+        self.source = find_demos(self.game, root_dir)
+        self.episodes = tuple(
+            index
+            for index in self.source.split(self.split, VALIDATION)
+            if self.source.entries[index].steps >= sequence_length
+        )
+        windows = [
+            -(-self.source.entries[index].steps // sequence_length) for index in self.episodes
+        ]
+        self._ends = [*accumulate(windows)]
+        if not windows:
+            raise UserError(
+                f"{self.source.path} has no window of {sequence_length} steps for split {split!r}, "
+                f"only {len(self.source.entries)} games; record more, or ask for shorter windows"
+            )
+        self._cache: OrderedDict[int, Episode] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        index %= len(self)
+        place = bisect_right(self._ends, index)
+        window = index - (self._ends[place - 1] if place else 0)
+        episode = self._episode(self.episodes[place])
+        start = min(window * self.sequence_length, len(episode) - self.sequence_length)
+        steps = slice(start, start + self.sequence_length)
+        obs = torch.from_numpy(np.moveaxis(episode.obs[steps], -1, 1).astype(np.float32) / 255)
+        return obs, torch.from_numpy(episode.actions[steps].copy())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that are spawned: each fills a cache of its own."""
+        return {**self.__dict__, "_cache": OrderedDict()}
+
+    def _episode(self, index: int) -> Episode:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        episode = self._cache[index] = self.source.read(index)
+        while len(self._cache) > 1 and self._cached_bytes() > self.cache_bytes:
+            self._cache.popitem(last=False)
+        return episode
+
+    def _cached_bytes(self) -> int:
+        return sum(episode.obs.nbytes for episode in self._cache.values())
+
+
+def find_demos(game: str, root_dir: str | Path | None) -> Source:
+    """The demos of a game, in one of the places that `AtariCloningDataset` names."""
+    root = SHIPPED if root_dir is None else Path(root_dir)
+    for path in (root, root / game):
+        if (path / DATASET).is_file():
+            demos = Demos(path)
+            if demos.provenance.game != game:
+                raise UserError(f"{path} holds demos of {demos.provenance.game}, not of {game}")
+            return demos
+    if root_dir is not None and (theirs := UpstreamDemos.find(root, game)):
+        return theirs
+    if root_dir is None:
+        raise UserError(
+            f"no demos of {game} come with the package; record some (ncp-agents record) and name "
+            "their folder as root_dir"
+        )
+    raise UserError(f"no demos of {game} in {root}; record some: ncp-agents record --output {root}")

@@ -1,0 +1,313 @@
+"""Demos on disk: a folder with `dataset.json` and one compressed `.npz` file an episode.
+
+`dataset.json` says what was played, by whom and under which protocol, and of each file its steps,
+its return and its SHA-256. An episode is in it only once its file is whole and on disk, so a
+recorder killed at any moment leaves all finished episodes and nothing else that counts.
+
+Axes: T steps, H, W, C image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ncp_agents.envs.games import action_meanings, normalise_game
+from ncp_agents.envs.protocol import AtariProtocol
+from ncp_agents.errors import UserError
+from ncp_agents.files import replacing, write_text
+from ncp_agents.names import look_up
+
+DATASET = "dataset.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One game as the player saw it: what was on the screen, what was done, what came of it."""
+
+    obs: np.ndarray
+    """(T, H, W, C) uint8: what the player saw before each action."""
+    actions: np.ndarray
+    """(T,) int64, action indices."""
+    rewards: np.ndarray
+    """(T,) float32, unclipped."""
+    terminated: bool
+    truncated: bool
+
+    def __post_init__(self) -> None:
+        steps = len(self.actions)
+        for name, dimensions, dtype in (
+            ("obs", 4, np.uint8),
+            ("actions", 1, np.int64),
+            ("rewards", 1, np.float32),
+        ):
+            array: np.ndarray = getattr(self, name)
+            if array.ndim != dimensions or array.dtype != dtype or len(array) != steps:
+                raise ValueError(
+                    f"{name} is {array.dtype} of shape {array.shape}, expected "
+                    f"{np.dtype(dtype)} of {dimensions} dimensions and {steps} steps"
+                )
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+ARRAYS = tuple(field.name for field in dataclasses.fields(Episode))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What `dataset.json` says of one episode."""
+
+    file: str
+    sha256: str
+    steps: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What was played, how and by whom."""
+
+    game: str
+    protocol: AtariProtocol
+    player: dict[str, Any]
+    """Such as {"policy": "pong-cfc", "weights_sha256": …, "epsilon": 0.0, "seed": 0}."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "game", normalise_game(self.game))
+
+
+class Demos:
+    """A demos folder. `Demos.create` and `Demos.append` write, `Demos(path)` reads.
+
+    Raises:
+        UserError: no such folder; a `dataset.json` that is damaged or of another kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.provenance, self.entries = _read_dataset(path)
+
+    @classmethod
+    def create(cls, path: Path, provenance: Provenance) -> Self:
+        """A new, empty folder of demos.
+
+        Raises:
+            UserError: there are demos already.
+        """
+        if (path / DATASET).exists():
+            raise UserError(f"{path} holds demos already; --resume adds to them, or name another")
+        _write_dataset(path, provenance, [])
+        return cls(path)
+
+    @property
+    def steps(self) -> int:
+        return sum(entry.steps for entry in self.entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all episodes on disk."""
+        return sum((self.path / entry.file).stat().st_size for entry in self.entries)
+
+    def split(self, name: str, share: float) -> list[int]:
+        """The episodes of a split: "val", a share of them but at least one where there are two,
+        or "train", the others. Which go where depends on nothing but the episodes."""
+        order = sorted(range(len(self.entries)), key=lambda index: self.entries[index].sha256)
+        held_out = min(math.ceil(share * len(order)), len(order) - 1) if order else 0
+        return sorted(order[:held_out] if name == "val" else order[held_out:])
+
+    def lock(self) -> FileLock:
+        """A context of the only recorder; entering raises UserError where there is another."""
+        return _Lock(self.path)
+
+    def append(self, episode: Episode) -> Entry:
+        """Write one episode, then add it to `dataset.json`."""
+        number = 1 + max((int(entry.file[8:14]) for entry in self.entries), default=-1)
+        data = pack(episode)
+        entry = Entry(
+            file=f"episode_{number:06d}.npz",
+            sha256=hashlib.sha256(data).hexdigest(),
+            steps=len(episode),
+            score=float(episode.rewards.sum()),
+        )
+        with replacing(self.path / entry.file) as temporary:
+            temporary.write_bytes(data)
+        self.entries = [*self.entries, entry]
+        _write_dataset(self.path, self.provenance, self.entries)
+        return entry
+
+    def drop(self, file: str) -> None:
+        """Take an episode out, such as a damaged one.
+
+        Raises:
+            UserError: no episode has this file.
+        """
+        look_up("episode", file, [entry.file for entry in self.entries])
+        self.entries = [entry for entry in self.entries if entry.file != file]
+        _write_dataset(self.path, self.provenance, self.entries)
+        (self.path / file).unlink(missing_ok=True)
+
+    def read(self, index: int, *, verify: bool = True) -> Episode:
+        """One episode.
+
+        Raises:
+            UserError: a file that is gone, changed or truncated.
+        """
+        entry = self.entries[index]
+        path = self.path / entry.file
+        advice = (
+            f"; drop it: ncp-agents record --output {self.path} --drop {entry.file}, "
+            "and record another with --resume"
+        )
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing{advice}") from None
+        if verify and hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise UserError(f"{path} is truncated or was changed since it was recorded{advice}")
+        try:
+            return unpack(data, most_steps=entry.steps)
+        except ValueError as error:
+            raise UserError(f"{path} is not an episode: {error}{advice}") from None
+
+
+def unpack(data: bytes, most_steps: int | None = None, scored: bool = True) -> Episode:
+    """An episode from the bytes of its file.
+
+    Args:
+        most_steps: more than these are refused before they are unpacked.
+        scored: without it only obs and actions are there; the rewards become zeros.
+
+    Raises:
+        ValueError: bytes that are no episode, or that unpack to more than their headers say.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            arrays = _arrays(archive, ARRAYS if scored else ("obs", "actions"), most_steps)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"no archive of arrays ({error})") from None
+    rewards = arrays.get("rewards", np.zeros(len(arrays["actions"]), np.float32))
+    return Episode(
+        obs=arrays["obs"],
+        actions=arrays["actions"].astype(np.int64, casting="safe", copy=False),
+        rewards=rewards,
+        terminated=bool(arrays.get("terminated", False)),
+        truncated=bool(arrays.get("truncated", False)),
+    )
+
+
+def read_steps(path: Path) -> int:
+    """The number of steps in an episode's file, from the header of its actions.
+
+    Raises:
+        ValueError: a file that is no episode.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, _member(archive, "actions") as file:
+            shape, _ = _header(file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"no archive of arrays ({error})") from None
+    return shape[0] if shape else 0
+
+
+def _arrays(
+    archive: zipfile.ZipFile, names: Sequence[str], most_steps: int | None
+) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name in names:
+        with _member(archive, name) as file:
+            shape, dtype = _header(file)
+            if dtype.hasobject:
+                raise ValueError(f"{name} holds Python objects")
+            if most_steps is not None and shape and shape[0] > most_steps:
+                raise ValueError(f"{name} has {shape[0]} steps, expected {most_steps}")
+            size = math.prod(shape) * dtype.itemsize
+            data = file.read(size)  # no more, whatever else the archive holds
+            if len(data) < size:
+                raise ValueError(f"{name} is cut short")
+            arrays[name] = np.frombuffer(data, dtype).reshape(shape)
+    return arrays
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    try:
+        return archive.open(f"{name}.npy")
+    except KeyError:
+        there = ", ".join(archive.namelist()) or "nothing"
+        raise ValueError(f"it has no {name}, only {there}") from None
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    if fortran:
+        raise ValueError("its arrays are in Fortran's order")
+    return shape, dtype
+
+
+def pack(episode: Episode) -> bytes:
+    """The bytes of an episode's file: an .npz, deflated."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **{name: getattr(episode, name) for name in ARRAYS})
+    return file.getvalue()
+
+
+def _write_dataset(path: Path, provenance: Provenance, entries: Sequence[Entry]) -> None:
+    data = {
+        "format": FORMAT,
+        "game": provenance.game,
+        "actions": list(action_meanings(provenance.game)),
+        "protocol": dataclasses.asdict(provenance.protocol),
+        "player": provenance.player,
+        "episodes": [dataclasses.asdict(entry) for entry in entries],
+    }
+    write_text(path / DATASET, json.dumps(data, indent=1) + "\n")
+
+
+def _read_dataset(path: Path) -> tuple[Provenance, list[Entry]]:
+    file = path / DATASET
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise UserError(f"{file} has format {data['format']}, expected {FORMAT}")
+        provenance = Provenance(data["game"], AtariProtocol(**data["protocol"]), data["player"])
+        entries = [Entry(**entry) for entry in data["episodes"]]
+    except FileNotFoundError:
+        raise UserError(
+            f"no demos in {path}; record some: ncp-agents record pong-cfc --output {path}"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is damaged ({error}); restore it, or record again") from None
+    for entry in entries:
+        if Path(entry.file).name != entry.file:  # a path could lead anywhere
+            raise UserError(f"{file} names {entry.file!r}, expected the name of a file beside it")
+    return provenance, entries
+
+
+class _Lock(FileLock):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path / ".recording.lock", timeout=0)
+        self.folder = path
+
+    def __enter__(self) -> Self:
+        try:
+            return super().__enter__()
+        except Timeout:
+            raise UserError(f"somebody else is recording to {self.folder}; name another") from None

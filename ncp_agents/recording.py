@@ -1,0 +1,203 @@
+"""Recording: a player's games into a demos folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from tqdm import tqdm
+
+from ncp_agents.datasets.episodes import Demos, Entry, Episode, Provenance
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.protocol import AtariProtocol
+from ncp_agents.errors import UserError
+from ncp_agents.evaluation import MOST_ENVS, Player, Step, rules_for, run_loop, seeded
+from ncp_agents.saved_policy import WEIGHTS, SavedPolicy, State
+
+
+class Explorer:
+    """Another player, but that each action is a random one with probability epsilon."""
+
+    def __init__(self, player: Player, actions: int, epsilon: float, seed: int) -> None:
+        if not 0.0 <= epsilon <= 1.0:
+            raise UserError(f"epsilon is {epsilon}, expected a probability from 0.0 to 1.0")
+        self.player, self.actions, self.epsilon = player, actions, epsilon
+        self.random = np.random.default_rng(seed)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State | None]:
+        actions, state = self.player.predict(observation, state, episode_start, deterministic)
+        at_random = self.random.random(actions.shape) < self.epsilon
+        drawn = self.random.integers(self.actions, size=actions.shape)
+        return np.where(at_random, drawn, actions), state
+
+
+def episodes_of(steps: Iterable[Step], quotas: list[int]) -> Iterator[Episode]:
+    """The first quotas[i] games of environment i, each as it ends. Taking the first games to end
+    instead would favour short ones."""
+    missing = list(quotas)
+    running: list[list[tuple[np.ndarray, int, float]]] = [[] for _ in quotas]
+    for step in steps:
+        for i, info in enumerate(step.infos):
+            if not missing[i]:
+                continue
+            running[i].append((step.observations[i], int(step.actions[i]), float(step.rewards[i])))
+            if "episode" in info:
+                observations, actions, rewards = zip(*running[i], strict=True)
+                running[i], missing[i] = [], missing[i] - 1
+                truncated = bool(info["TimeLimit.truncated"])
+                yield Episode(
+                    obs=np.moveaxis(np.stack(observations), 1, -1),
+                    actions=np.array(actions, np.int64),
+                    rewards=np.array(rewards, np.float32),
+                    terminated=not truncated,
+                    truncated=truncated,
+                )
+        if not any(missing):
+            return
+
+
+def record(
+    player: Player,
+    demos: Demos,
+    episodes: int,
+    seed: int = 0,
+    num_envs: int | None = None,
+    deterministic: bool = False,
+    epsilon: float = 0.0,
+) -> Iterator[Entry]:
+    """Play whole games until `demos` holds `episodes`, and yield each as it is on disk.
+
+    Args:
+        player: a `SavedPolicy`, or any model of stable-baselines3, for the demos' game; plays by
+            the demos' protocol.
+        demos: games that it holds already count.
+        seed: of games and of epsilon; games after a resumption are others.
+        num_envs: games side by side; None takes up to 16.
+        deterministic: take the likeliest action each step instead of drawing one.
+        epsilon: probability of a random action in its place, which is recorded as the one taken.
+
+    Raises:
+        UserError: an epsilon that is no probability, episodes or num_envs below 1, another
+            recorder at work in the folder.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes is {episodes}, expected >= 1; usual is 20")
+    if num_envs is not None and num_envs < 1:
+        raise UserError(f"num_envs is {num_envs}, expected >= 1; usual is up to {MOST_ENVS}")
+    with demos.lock():
+        done = len(demos.entries)
+        missing = episodes - done
+        if missing <= 0:
+            return
+        num_envs = min(missing, num_envs or math.ceil(missing / math.ceil(missing / MOST_ENVS)))
+        seed = int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
+        env = AtariVecEnv(demos.provenance.game, num_envs, demos.provenance.protocol, seed=seed)
+        explorer = Explorer(player, env.action_space.n, epsilon, seed)  # type: ignore[attr-defined]
+        device = torch.device(getattr(player, "device", "cpu"))
+        quotas = [len(range(i, missing, num_envs)) for i in range(num_envs)]
+        with closing(env), seeded(seed, device), ThreadPoolExecutor(1) as packer:
+            waiting: list[Future[Entry]] = []  # compressing must not stop the games
+            for episode in episodes_of(run_loop(explorer, env, deterministic), quotas):
+                waiting.append(packer.submit(demos.append, episode))
+                while waiting and (waiting[0].done() or len(waiting) > num_envs):
+                    yield waiting.pop(0).result()
+            for written in waiting:
+                yield written.result()
+
+
+def provenance(policy: SavedPolicy, protocol: str | AtariProtocol, **settings: Any) -> Provenance:
+    """What `dataset.json` says of games played by a saved policy."""
+    player = {"policy": policy.name, **settings}
+    if policy.folder is not None:
+        weights = (policy.folder / WEIGHTS).read_bytes()
+        player["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    game = policy.recipe.environment.game
+    return Provenance(game, rules_for(policy, protocol), player)
+
+
+def record_command(
+    policy: SavedPolicy,
+    output: Path,
+    *,
+    episodes: int,
+    protocol: str | AtariProtocol = "v4",
+    seed: int = 0,
+    num_envs: int | None = None,
+    deterministic: bool = False,
+    epsilon: float = 0.0,
+    temperature: float = 1.0,
+    resume: bool = False,
+) -> Demos:
+    """Record with a progress bar, and print what there is.
+
+    Raises:
+        UserError: as `record`, and before any game: a temperature of 0 or less, demos that are
+            there already without `resume`, or of other settings with it.
+    """
+    if not temperature > 0.0:
+        raise UserError(f"temperature is {temperature}, expected > 0; --deterministic is its limit")
+    wanted = provenance(
+        policy,
+        protocol,
+        deterministic=deterministic,
+        epsilon=epsilon,
+        temperature=temperature,
+        seed=seed,
+    )
+    if resume:
+        demos = Demos(output)
+        if demos.provenance != wanted:
+            raise UserError(
+                f"{output} holds {_differences(demos.provenance, wanted)}; "
+                "--resume takes only --episodes"
+            )
+    else:
+        demos = Demos.create(output, wanted)
+    policy.network.temperature = temperature
+    before = len(demos.entries)
+    steps = size = 0
+    with tqdm(total=episodes, initial=min(before, episodes), unit=" games") as bar:
+        for entry in record(policy, demos, episodes, seed, num_envs, deterministic, epsilon):
+            steps, size = steps + entry.steps, size + (output / entry.file).stat().st_size
+            bar.update()
+            rate = steps / bar.format_dict["elapsed"]
+            bar.set_postfix_str(f"{steps:,} steps, {rate:,.0f} steps/s, {size / 1e6:.2f} MB")
+    frame = policy.recipe.environment.frame_stack * wanted.protocol.frame_size**2
+    scores = [entry.score for entry in demos.entries]
+    Console().print(
+        f"{len(scores)} games, {demos.steps:,} steps, mean score {np.mean(scores):.1f}, "
+        f"{demos.size / 1e6:.2f} MB ({demos.size / (frame * demos.steps):.1%} of the frames' size)"
+        f"\ndemos: {output}",
+        soft_wrap=True,
+    )
+    return demos
+
+
+def _differences(there: Provenance, wanted: Provenance) -> str:
+    """The first thing in which two provenances differ, in words."""
+    pairs = [
+        ("game", there.game, wanted.game),
+        *_pairs(dataclasses.asdict(there.protocol), dataclasses.asdict(wanted.protocol)),
+        *_pairs(there.player, wanted.player),
+    ]
+    name, old, new = next(pair for pair in pairs if pair[1] != pair[2])
+    return f"games of {name} {old!r}, not {new!r}"
+
+
+def _pairs(there: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(name, there.get(name), wanted.get(name)) for name in {**there, **wanted}]
