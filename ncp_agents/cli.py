@@ -47,6 +47,26 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Clone:
+    """Clone a policy from demos, into a run folder.
+
+    Name a policy, whose recipe tells the network, or a recipe file:
+
+        ncp-agents clone pong-cfc --demos demos/pong
+        ncp-agents train pong-cfc --from runs/pong-cfc-clone-seed1/policy
+
+    Ctrl-C ends after the epoch; --resume goes on.
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    demos: tuple[Path, ...] = ()  # folders of demos, as `ncp-agents record` writes them
+    run: Path | None = None  # folder of the run; default runs/<name>-clone-seed<seed>
+    resume: bool = False  # go on from the run folder's checkpoint
+    save: Path | None = None  # also put the cloned policy here, such as policies/my-policy
+    threads: int = 0  # of torch while it learns; 0 takes one a core
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Play whole games with a saved policy, unclipped, and report its scores.
 
@@ -149,6 +169,43 @@ def train(arguments: Sequence[str]) -> int:
         return SIGNALLED + outcome.stopped_by
     print(
         f"{done.steps:,} steps in {done.seconds / 60:.1f} minutes; policy {run.policy}, "
+        f"curve {run.curve}\nscore it: ncp-agents evaluate {run.policy}"
+    )
+    if choice.save is not None:
+        copy_policy(run, choice.save)
+        print(f"saved to {choice.save}")
+    return 0
+
+
+def clone(arguments: Sequence[str]) -> int:
+    positional = bool(arguments) and not arguments[0].startswith("-")
+    if not positional and not {"-h", "--help"} & set(arguments):
+        raise UserError("which network? name a policy, such as pong-cfc, or a recipe file")
+    base = _named_recipe(arguments[0]) if positional else Recipe()
+    options = arguments[1:] if positional else arguments
+    choice = _parse(Clone, options, "clone POLICY", default=Clone(base))
+    if not choice.demos:
+        raise UserError("which demos? --demos FOLDER; record some: ncp-agents record pong-cfc")
+
+    from ncp_agents.cloning import clone as run_cloning
+    from ncp_agents.datasets.episodes import Demos
+    from ncp_agents.run_folder import RunFolder
+    from ncp_agents.stopping import Stop
+    from ncp_agents.torch.threads import use_threads
+    from ncp_agents.training import copy_policy
+
+    use_threads(choice.threads)
+    demos = [Demos(path) for path in choice.demos]
+    path = choice.run or Path("runs") / f"{choice.recipe.name}-clone-seed{choice.recipe.seed}"
+    run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
+    with Stop() as stop:
+        done = run_cloning(run, demos, resume=choice.resume, stopped=lambda: bool(stop.received))
+    if stop.received is not None:
+        print(f"stopped after {done.epoch} epochs, all saved; go on with --run {path} --resume")
+        return SIGNALLED + stop.received
+    best = "" if done.best_return is None else f", mean return {done.best_return:.1f}"
+    print(
+        f"{done.epoch} epochs in {done.seconds / 60:.1f} minutes; policy {run.policy}{best}, "
         f"curve {run.curve}\nscore it: ncp-agents evaluate {run.policy}"
     )
     if choice.save is not None:
@@ -264,6 +321,7 @@ def wiring(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "record": record,
+    "clone": clone,
     "evaluate": evaluate,
     "policies": policies,
     "wiring": wiring,
@@ -273,6 +331,7 @@ USAGE = """usage: ncp-agents COMMAND [OPTIONS]
 
   train POLICY      train a policy from its recipe, in a run folder
   record POLICY     record a saved policy's games as demos
+  clone POLICY      clone a policy from demos
   evaluate POLICY   play whole games with a saved policy, and report its scores
   policies          list the saved policies with their scores
   wiring [POLICY]   draw a circuit: who feeds whom, and with what sign

@@ -141,6 +141,34 @@ class PPO:
 
 
 @dataclass(frozen=True)
+class Cloning:
+    """Behaviour cloning of demos, by truncated back-propagation through whole games."""
+
+    epochs: int = 40  # passes over the demos, at most
+    learning_rate: float = 1e-3  # of Adam, at the start; falls to 0 with the epochs
+    sequences: int = 16  # games learnt from side by side
+    sequence_length: int = 64  # steps that gradients go back through; the state goes on
+    max_grad_norm: float = 0.5  # gradients are scaled down to this norm
+    class_weights: bool = False  # rare actions count as much as frequent ones
+    validation: float = 0.1  # share of the games held out
+    eval_every: int = 10  # epochs between evaluations in whole games; 0 = never
+    patience: int = 12  # epochs without a lower validation loss that end it; 0 = never
+
+    def __post_init__(self) -> None:
+        _at_least(
+            1, epochs=self.epochs, sequences=self.sequences, sequence_length=self.sequence_length
+        )
+        _at_least(0, eval_every=self.eval_every, patience=self.patience)
+        if not 0.0 < self.validation < 1.0:
+            raise ValueError(f"validation is {self.validation}, expected 0.0 < share < 1.0")
+        if not (self.learning_rate > 0.0 and self.max_grad_norm > 0.0):
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}, max_grad_norm {self.max_grad_norm}, "
+                "expected both above 0"
+            )
+
+
+@dataclass(frozen=True)
 class Schedule:
     """What happens during training, besides training."""
 
@@ -170,6 +198,7 @@ class Recipe:
     policy: Policy = field(default_factory=Policy)
     circuit: Circuit = field(default_factory=Circuit)
     ppo: PPO = field(default_factory=PPO)
+    cloning: Cloning = field(default_factory=Cloning)
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:

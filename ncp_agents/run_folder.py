@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import KVWriter
-from torch import Tensor
+from torch import Tensor, nn
 
 from ncp_agents.errors import UserError
 from ncp_agents.files import replacing, write_text
@@ -120,11 +120,7 @@ class RunFolder:
 
     def save_checkpoint(self, model: SequencePPO, counters: Counters) -> None:
         """Replace the checkpoint by the model's state now."""
-        tensors = {f"network.{name}": value for name, value in weights(model.policy).items()}
-        names = {id(parameter): name for name, parameter in model.policy.named_parameters()}
-        for parameter, state in model.policy.optimizer.state.items():
-            for key, value in state.items():
-                tensors[f"optimizer.{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
+        tensors = learning_state(model.policy, model.policy.optimizer)
         tensors["random.torch"] = torch.get_rng_state()
         algorithm, keys, *position = np.random.get_state(legacy=True)
         tensors["random.numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
@@ -143,27 +139,17 @@ class RunFolder:
             UserError: a checkpoint that is damaged or of another network.
         """
         tensors, metadata = load_tensors(self.checkpoint)
-        groups: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "random": {}}
         try:
-            for name, value in tensors.items():
-                group, _, rest = name.partition(".")
-                groups[group][rest] = value
             counters = Counters(**json.loads(metadata["counters"]))
             recent_games = json.loads(metadata["recent_games"])
             algorithm, *position = json.loads(metadata["random.numpy"])
             version, internal, gauss = json.loads(metadata["random.python"])
-            torch_state, numpy_keys = groups["random"]["torch"], groups["random"]["numpy"]
+            torch_state, numpy_keys = tensors.pop("random.torch"), tensors.pop("random.numpy")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self.checkpoint} is not a checkpoint of a run ({type(error).__name__}: {error})"
             ) from None
-        load_weights(model.policy, groups["network"], self.checkpoint)
-        parameters = dict(model.policy.named_parameters())
-        for name, value in groups["optimizer"].items():
-            key, _, parameter = name.partition(".")
-            if parameter not in parameters:
-                raise UserError(f"{self.checkpoint} has an unknown parameter {parameter!r}")
-            model.policy.optimizer.state[parameters[parameter]][key] = value
+        restore_learning(model.policy, model.policy.optimizer, tensors, self.checkpoint)
         random.setstate((version, tuple(internal), gauss))
         np.random.set_state((algorithm, numpy_keys.numpy().astype(np.uint32), *position))
         torch.set_rng_state(torch_state)
@@ -172,6 +158,37 @@ class RunFolder:
         assert model.ep_info_buffer is not None
         model.ep_info_buffer.extend(recent_games)
         return counters
+
+
+def learning_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What learning goes on from, besides random states: weights and the optimiser's moments."""
+    tensors = {f"network.{name}": value for name, value in weights(network).items()}
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            tensors[f"optimizer.{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
+    return tensors
+
+
+def restore_learning(
+    network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path
+) -> None:
+    """Put back what `learning_state` gave, read from `path`.
+
+    Raises:
+        UserError: tensors of another network.
+    """
+    own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith("network.")}
+    load_weights(network, own, path)
+    parameters = dict(network.named_parameters())
+    for name, value in tensors.items():
+        group, _, rest = name.partition(".")
+        key, _, parameter = rest.partition(".")
+        if group == "network":
+            continue
+        if group != "optimizer" or parameter not in parameters:
+            raise UserError(f"{path} is not a checkpoint of this network: it has {name!r}")
+        optimizer.state[parameters[parameter]][key] = value
 
 
 class ProgressCsv(KVWriter):

@@ -27,10 +27,11 @@ from ncp_agents.sb3.callbacks import (
     Periodically,
     ProgressBar,
     StopOnNonFinite,
-    StopOnSignal,
+    StopWhen,
 )
 from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.sb3.sequence_ppo import NonFiniteError, SequencePPO
+from ncp_agents.stopping import Stop
 
 EVALUATION_SEED = 1_000_000  # far from the training seeds, so that the games are others
 
@@ -143,16 +144,20 @@ class _Training:
         )
 
     def run_to_end(self) -> Outcome:
+        with Stop() as stop:
+            self._learn(stop)
+        return Outcome(self.run, self.counters, stop.received)
+
+    def _learn(self, stop: Stop) -> None:
         done, total = self.start.steps, self.recipe.steps
         csv = ProgressCsv(self.run.progress, last_step=done)
         board = TensorBoardOutputFormat(str(self.run.tensorboard))
         board.writer.close()
         board.writer = SummaryWriter(str(self.run.tensorboard), purge_step=done + 1)
         self.model.set_logger(Logger(None, [csv, board]))
-        stop = StopOnSignal()
         bar = ProgressBar(total, self.recipe.name, disable=not self.progress)
         schedule = self.recipe.schedule
-        jobs: list[BaseCallback] = [stop, StopOnNonFinite(), _Record(self), bar]
+        jobs: list[BaseCallback] = [StopWhen(stop), StopOnNonFinite(), _Record(self), bar]
         if schedule.eval_every:
             jobs.append(Periodically(schedule.eval_every, self.evaluate))
         jobs.append(Periodically(schedule.checkpoint_every, self.checkpoint))
@@ -171,10 +176,8 @@ class _Training:
             error.args = (f"{error}; {last}; lower --ppo.learning-rate or --ppo.max-grad-norm",)
             raise
         finally:
-            stop.restore()
             bar.close()
             self.model.logger.close()
-        return Outcome(self.run, self.counters, stop.received)
 
     def finish(self, evaluate: bool) -> None:
         if evaluate and self.recipe.schedule.eval_every:

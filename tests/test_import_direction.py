@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = {"torch", "keras", "tf", "mini_keras", "mlx"}
-FOUNDATION = {"errors", "files", "names", "equations", "wirings"}
+FOUNDATION = {"errors", "files", "names", "stopping", "equations", "wirings"}
 SB3 = FOUNDATION | {"torch", "envs", "datasets", "recipe", "sb3"}
 JOBS = {
     "training",
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
     "files": set(),
+    "stopping": set(),
     "names": {"errors"},
     "equations": FOUNDATION,
     "wirings": {"errors", "names", "wirings"},

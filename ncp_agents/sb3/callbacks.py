@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
-from types import FrameType
 
 import numpy as np
 import torch
@@ -12,37 +10,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
 from ncp_agents.sb3.sequence_ppo import NonFiniteError
+from ncp_agents.stopping import Stop
 
 
-class StopOnSignal(BaseCallback):
-    """Ends the training in good order on SIGINT (Ctrl-C) and SIGTERM; a second one at once.
+class StopWhen(BaseCallback):
+    """Ends the training once `stop` has received a signal."""
 
-    `received` is the signal, None without one.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, stop: Stop) -> None:
         super().__init__()
-        self.received: signal.Signals | None = None
-        self._previous: dict[signal.Signals, object] = {}
-
-    def _on_training_start(self) -> None:
-        for which in (signal.SIGINT, signal.SIGTERM):
-            self._previous[which] = signal.signal(which, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            self.restore()
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
-
-    def restore(self) -> None:
-        """Give the signals back to whoever had them."""
-        while self._previous:
-            which, handler = self._previous.popitem()
-            signal.signal(which, handler)  # pyright: ignore[reportArgumentType]
+        self.stop = stop
 
     def _on_step(self) -> bool:
-        return self.received is None
+        return self.stop.received is None
 
 
 class Periodically(BaseCallback):
