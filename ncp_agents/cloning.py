@@ -1,5 +1,8 @@
 """Behaviour cloning: demos and a recipe in, a saved recurrent policy out.
 
+The critic learns along, from the demos' discounted returns: PPO can carry on from the clone at
+once, and the encoder finds what matters on the screen sooner.
+
 A run has its own folder, which survives a crash at any moment:
 
     runs/pong-cfc-clone-seed1/
@@ -18,7 +21,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
@@ -167,36 +170,46 @@ class _Cloning:
         random = np.random.default_rng([self.recipe.seed, epoch]) if epoch is not None else None
         state: tuple[Tensor, ...] | None = None
         losses = hits = steps = 0.0
-        for piece in pieces(games, options.sequences, options.sequence_length, random):
+        for piece in self._pieces(games, random):
             with torch.set_grad_enabled(learns):
-                loss, right, state = self._loss(piece, state)
+                loss, value_loss, right, state = self._loss(piece, state)
             count = float(piece.counts.sum())
             if learns:
                 self.optimizer.zero_grad()
-                (loss / count).backward()
+                ((loss + self.recipe.ppo.vf_coef * value_loss) / count).backward()
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.max_grad_norm)
                 self.optimizer.step()
                 bar.set_postfix_str(f"training loss {loss.item() / count:.3f}")
             losses, hits, steps = losses + loss.item(), hits + right, steps + count
         return losses / steps, hits / steps
 
+    def _pieces(
+        self, games: Sequence[Games], random: np.random.Generator | None
+    ) -> Iterator[Piece]:
+        options = self.options
+        gamma = self.recipe.ppo.gamma
+        return pieces(games, options.sequences, options.sequence_length, gamma, random)
+
     def _loss(
         self, piece: Piece, state: tuple[Tensor, ...] | None
-    ) -> tuple[Tensor, float, tuple[Tensor, ...]]:
-        """→ the sum of the steps' cross-entropy, the number of hits, the state without gradient."""
+    ) -> tuple[Tensor, Tensor, float, tuple[Tensor, ...]]:
+        """→ sums over the steps of the actor's cross-entropy and the critic's squared error, the
+        number of hits, the state without gradient."""
         streams = len(piece.actions)
         if state is None:
             _, _, neurons = self.network.lstm_hidden_state_shape
             state = (torch.zeros(1, streams, neurons), torch.zeros(1, streams, neurons))
         obs = torch.from_numpy(piece.obs).flatten(0, 1)
         starts = torch.from_numpy(piece.resets).flatten().float()
-        distribution, state = self.network.get_distribution(obs, state, starts)
+        distribution, values, state = self.network.distribution_and_values(obs, state, starts)
         logits = cast(CategoricalDistribution, distribution).distribution.logits
         counts = torch.from_numpy(piece.counts).flatten()
         logits, actions = logits[counts], torch.from_numpy(piece.actions).flatten()[counts]
         loss = F.cross_entropy(logits, actions, self.weights, reduction="sum")
+        returns = torch.from_numpy(piece.returns).flatten()[counts]
+        value_loss = F.mse_loss(values[:, 0][counts], returns, reduction="sum")
         right = float((logits.argmax(-1) == actions).sum())
-        return loss, right, tuple(part.detach() for part in state)
+        return loss, value_loss, right, tuple(part.detach() for part in state)
 
     def _class_weights(self) -> Tensor:
         """(A,): inversely to how often an action is taken, 1 on average over the steps."""

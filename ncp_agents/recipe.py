@@ -147,7 +147,7 @@ class Cloning:
     epochs: int = 40  # passes over the demos, at most
     learning_rate: float = 1e-3  # of Adam, at the start; falls to 0 with the epochs
     sequences: int = 16  # games learnt from side by side
-    sequence_length: int = 64  # steps that gradients go back through; the state goes on
+    sequence_length: int = 16  # steps that gradients go back through; the state goes on
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
     class_weights: bool = False  # rare actions count as much as frequent ones
     validation: float = 0.1  # share of the games held out

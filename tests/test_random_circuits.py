@@ -107,7 +107,8 @@ def test_a_sequence_is_its_steps(circuit, rows, steps, timespan, varies):
 @given(circuits(mixed_memory=False), st.integers(1, 40), st.booleans(), st.booleans())
 def test_a_kernel_is_plain_torch(circuit, rows, with_timespans, with_resets):
     circuit.batch_first = True
-    assert_equals_plain(circuit, rows, with_timespans, with_resets)
+    # A single neuron's gradient can be a sum that cancels.
+    assert_equals_plain(circuit, rows, with_timespans, with_resets, tolerance=1e-4)
 
 
 @settings(max_examples=50)

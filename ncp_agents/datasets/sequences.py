@@ -22,6 +22,8 @@ class Piece(NamedTuple):
     """(B, L, C, H, W) uint8"""
     actions: np.ndarray
     """(B, L) int64"""
+    returns: np.ndarray
+    """(B, L) float32: the discounted rewards, as -1, 0 or 1, from each step to the game's end."""
     resets: np.ndarray
     """(B, L) bool: a game starts with this step."""
     counts: np.ndarray
@@ -35,8 +37,20 @@ class Games(NamedTuple):
     indices: Sequence[int]
 
 
+def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
+    """rewards (T,) → what PPO's critic learns: their signs' discounted sums to the end, (T,)."""
+    returns, following = np.empty(len(rewards), np.float32), 0.0
+    for t in range(len(rewards) - 1, -1, -1):
+        following = returns[t] = np.sign(rewards[t]) + gamma * following
+    return returns
+
+
 def pieces(
-    games: Sequence[Games], streams: int, length: int, random: np.random.Generator | None = None
+    games: Sequence[Games],
+    streams: int,
+    length: int,
+    gamma: float,
+    random: np.random.Generator | None = None,
 ) -> Iterator[Piece]:
     """All games once, each step in one piece.
 
@@ -53,7 +67,7 @@ def pieces(
     total = int(starts[-1])
     streams = min(streams, total)
     bounds = [total * i // streams for i in range(streams + 1)]
-    readers = [_Reader(order, starts, begin, end) for begin, end in pairwise(bounds)]
+    readers = [_Reader(order, starts, begin, end, gamma) for begin, end in pairwise(bounds)]
     longest = max(reader.end - reader.at for reader in readers)
     with ThreadPoolExecutor(1) as ahead:  # the next piece is read while this one is learnt from
         following = ahead.submit(_piece, readers, length)
@@ -67,49 +81,63 @@ class _Reader:
     """One stream: steps [at, end) of the row of all games."""
 
     def __init__(
-        self, order: list[tuple[Demos, int]], starts: np.ndarray, begin: int, end: int
+        self,
+        order: list[tuple[Demos, int]],
+        starts: np.ndarray,
+        begin: int,
+        end: int,
+        gamma: float,
     ) -> None:
+        self.gamma = gamma
         self.order, self.starts, self.at, self.end = order, starts, begin, end
         self.number = -1
         self.episode: Episode | None = None
+        self.returns = np.empty(0, np.float32)
 
-    def read(self, length: int) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
-        """Parts of obs and actions, of `length` steps together at most, and where games start."""
-        obs, actions, games = [], [], []
+    def read(self, length: int) -> tuple[list[tuple[np.ndarray, ...]], list[int]]:
+        """Parts of obs, actions and returns, of `length` steps together at most, and where games
+        start."""
+        parts, games = [], []
         done = 0
         while done < length and self.at < self.end:
             number = int(np.searchsorted(self.starts, self.at, "right")) - 1
             if number != self.number:
                 demos, index = self.order[number]
                 self.number, self.episode = number, demos.read(index)
+                self.returns = discounted_returns(self.episode.rewards, self.gamma)
             assert self.episode is not None
             first = self.at - int(self.starts[number])
             last = min(first + length - done, len(self.episode), first + self.end - self.at)
-            obs.append(self.episode.obs[first:last])
-            actions.append(self.episode.actions[first:last])
+            steps = slice(first, last)
+            parts.append(
+                (self.episode.obs[steps], self.episode.actions[steps], self.returns[steps])
+            )
             if first == 0:
                 games.append(done)
             done += last - first
             self.at += last - first
-        return obs, actions, games
+        return parts, games
 
 
 def _piece(readers: list[_Reader], length: int) -> Piece:
     resets = np.zeros((len(readers), length), bool)
     counts = np.zeros((len(readers), length), bool)
     actions = np.zeros((len(readers), length), np.int64)
+    returns = np.zeros((len(readers), length), np.float32)
     frames: np.ndarray | None = None
     for row, reader in enumerate(readers):
-        parts, played, games = reader.read(length)
+        parts, games = reader.read(length)
         if not parts:
             continue
-        whole = np.moveaxis(np.concatenate(parts), -1, 1)
+        obs, played, returned = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+        whole = np.moveaxis(obs, -1, 1)
         if frames is None:
             frames = np.zeros((len(readers), length, *whole.shape[1:]), np.uint8)
         frames[row, : len(whole)] = whole
-        actions[row, : len(whole)] = np.concatenate(played)
+        actions[row, : len(whole)] = played
+        returns[row, : len(whole)] = returned
         counts[row, : len(whole)] = True
         resets[row, games] = True
     if frames is None:  # past the end of all streams
         frames = np.zeros((len(readers), length, 0, 0, 0), np.uint8)
-    return Piece(frames, actions, resets, counts)
+    return Piece(frames, actions, returns, resets, counts)

@@ -175,6 +175,15 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         features = self.extract_features(obs)
         return features if isinstance(features, tuple) else (features, features)
 
+    def distribution_and_values(
+        self, obs: PyTorchObs, states: tuple[Tensor, ...], episode_starts: Tensor
+    ) -> tuple[Distribution, Tensor, tuple[Tensor, Tensor]]:
+        """obs (B * T, …), sequence after sequence, states a pair of (1, B, N), episode_starts
+        (B * T,) → the actions' distribution, values (B * T, 1) and the new pair."""
+        features, critic_features = self._both_features(obs)
+        neurons, states = self._run_circuit(features, states, episode_starts)
+        return self._actor(neurons), self._critic(neurons, critic_features), states
+
     def forward(
         self,
         obs: Tensor,
@@ -183,12 +192,11 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         deterministic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
         """→ actions (B, …), values (B, 1), log-probabilities (B,) and the new states."""
-        features, critic_features = self._both_features(obs)
-        neurons, states = self._run_circuit(features, lstm_states.pi, episode_starts)
-        distribution = self._actor(neurons)
+        distribution, values, states = self.distribution_and_values(
+            obs, lstm_states.pi, episode_starts
+        )
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
-        values = self._critic(neurons, critic_features)
         assert self.action_space.shape is not None
         actions = actions.reshape((-1, *self.action_space.shape))
         return actions, values, log_prob, RNNStates(states, states)
@@ -212,10 +220,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """obs (B * T, …) and actions (B * T, …), sequence after sequence
         → values (B * T, 1), log-probabilities (B * T,), entropies (B * T,) or None."""
-        features, critic_features = self._both_features(obs)
-        neurons, _ = self._run_circuit(features, lstm_states.pi, episode_starts)
-        distribution = self._actor(neurons)
-        values = self._critic(neurons, critic_features)
+        distribution, values, _ = self.distribution_and_values(obs, lstm_states.pi, episode_starts)
         return values, distribution.log_prob(actions), distribution.entropy()
 
 

@@ -1,0 +1,269 @@
+"""Demos: the format on disk, recording into it, the dataset and the batches read from it."""
+
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ncp_agents.cli import main
+from ncp_agents.datasets import AtariCloningDataset
+from ncp_agents.datasets.episodes import Demos, Episode, Provenance, pack, unpack
+from ncp_agents.datasets.sequences import Games, discounted_returns, pieces
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.protocol import protocol
+from ncp_agents.errors import UserError
+from ncp_agents.recording import record
+from ncp_agents.saved_policy import find, load
+
+RULES = replace(protocol("v4").evaluation(), max_frames=400)  # 100 steps a game
+
+
+def episode(steps: int, seed: int = 0, first: int = 0) -> Episode:
+    """A game whose frames and actions count its steps from `first` on."""
+    random = np.random.default_rng(seed)
+    obs = random.integers(0, 255, (steps, 4, 4, 1), np.uint8)
+    obs[:, 0, 0, 0] = (first + np.arange(steps)) % 256
+    rewards = random.integers(-1, 2, steps).astype(np.float32)
+    return Episode(obs, (first + np.arange(steps)) % 6, rewards, True, False)
+
+
+@pytest.fixture
+def demos(tmp_path) -> Demos:
+    made = Demos.create(tmp_path / "demos", Provenance("pong", RULES, {"policy": "test"}))
+    for seed, steps in enumerate((7, 20, 13)):
+        made.append(episode(steps, seed))
+    return made
+
+
+def test_what_was_written_is_read_bit_for_bit(demos):
+    again = Demos(demos.path)
+    assert again.provenance == demos.provenance
+    assert again.steps == 40
+    for seed, steps in enumerate((7, 20, 13)):
+        for name, value in vars(episode(steps, seed)).items():
+            np.testing.assert_array_equal(getattr(again.read(seed), name), value)
+
+
+def test_numpy_reads_the_files_without_pickle(demos):
+    with np.load(demos.path / "episode_000001.npz", allow_pickle=False) as arrays:
+        assert arrays["obs"].shape == (20, 4, 4, 1)
+        assert set(arrays) == {"obs", "actions", "rewards", "terminated", "truncated"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "is truncated or was changed"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_remedy(demos, damage, message):
+    damage(demos.path / "episode_000001.npz")
+    with pytest.raises(UserError, match=rf"episode_000001.npz {message}.*--drop episode_000001"):
+        demos.read(1)
+    assert main(["record", "--output", str(demos.path), "--drop", "episode_000001.npz"]) == 0
+    assert [entry.steps for entry in Demos(demos.path).entries] == [7, 13]
+
+
+def test_bombs_and_code_are_refused():
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in vars(episode(50_000)).items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.asarray(array))
+    with pytest.raises(ValueError, match="obs has 50000 steps, expected 10"):
+        unpack(bomb.getvalue(), most_steps=10)
+    code = io.BytesIO()
+    np.savez(code, obs=np.array([print], dtype=object))
+    with pytest.raises(ValueError, match="obs holds Python objects"):
+        unpack(code.getvalue())
+    with pytest.raises(ValueError, match="no archive"):
+        unpack(b"nothing")
+
+
+def test_a_dataset_file_that_leads_elsewhere_is_refused(demos):
+    path = demos.path / "dataset.json"
+    data = json.loads(path.read_text())
+    data["episodes"][0]["file"] = "../secret.npz"
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"names '\.\./secret\.npz'"):
+        Demos(demos.path)
+
+
+def test_splits_share_no_game(demos):
+    train, val = demos.split("train", 0.1), demos.split("val", 0.1)
+    assert len(val) == 1
+    assert sorted(train + val) == [0, 1, 2]
+
+
+def test_two_recorders_do_not_share_a_folder(demos):
+    with (
+        demos.lock(),
+        pytest.raises(UserError, match="somebody else is recording"),
+        Demos(demos.path).lock(),
+    ):
+        pass
+
+
+def test_returns_by_hand():
+    returns = discounted_returns(np.array([0.0, 3.0, 0.0, -5.0]), 0.5)
+    np.testing.assert_allclose(returns, [0.5 - 0.125, 1 - 0.25, -0.5, -1.0])
+
+
+@pytest.mark.parametrize(("streams", "length"), [(1, 5), (3, 4), (4, 100), (99, 1)])
+def test_pieces_hold_every_step_once_and_say_where_games_start(demos, streams, length):
+    games = [Games(demos, (2, 0, 1))]
+    seen, starts = [], 0
+    for piece in pieces(games, streams, length, 0.99):
+        assert piece.actions.shape[1] == length
+        seen.append(piece.obs[piece.counts][:, 0, 0, 0] * 1000.0 + piece.actions[piece.counts])
+        starts += int(piece.resets.sum())
+        assert (piece.resets <= piece.counts).all()
+        # A game's first step is the one that its frame says.
+        assert (piece.obs[piece.resets][:, 0, 0, 0] == 0).all()
+    expected = [np.arange(n) * 1000.0 + np.arange(n) % 6 for n in (7, 20, 13)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(np.concatenate(expected)))
+    assert starts == 3
+
+
+def test_recorded_games_are_the_games(tmp_path):
+    """The recorded actions, played again from the same seed, give the same frames and rewards."""
+    demos = Demos.create(tmp_path, Provenance("pong", RULES, {"policy": "pong-cfc"}))
+    entries = list(record(load(find("pong-cfc")), demos, 3, seed=5, num_envs=2, epsilon=0.3))
+    assert [entry.steps for entry in entries] == [100, 100, 100]
+    seed = int(np.random.SeedSequence([5, 0]).generate_state(1)[0]) >> 1
+    env = AtariVecEnv("pong", 2, RULES, seed=seed)
+    obs = env.reset()
+    games = [demos.read(0), demos.read(1)]
+    for t in range(100):
+        for game, frame in zip(games, obs, strict=True):
+            np.testing.assert_array_equal(game.obs[t, ..., 0], frame[0])
+        env.step_async(np.array([game.actions[t] for game in games]))
+        obs, rewards, dones, _ = env.step_wait()
+        np.testing.assert_array_equal(rewards, [game.rewards[t] for game in games])
+    assert dones.all()
+    assert all(game.truncated and not game.terminated for game in games)
+    env.close()
+
+
+def test_a_killed_recorder_leaves_whole_games_and_resumes(tmp_path):
+    script = str(Path(__file__).parent.parent / "scripts" / "record.py")
+    command = [sys.executable, script, "pong-cfc", "--output", str(tmp_path / "d")]
+    process = subprocess.Popen(
+        [*command, "--episodes", "40", "--num-envs", "1"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "d" / "episode_000000.npz").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = len(Demos(tmp_path / "d").entries)
+    subprocess.run(
+        [*command, "--episodes", str(before + 1), "--resume"], check=True, capture_output=True
+    )
+    demos = Demos(tmp_path / "d")
+    assert len(demos.entries) == before + 1
+    assert all(len(demos.read(index)) > 500 for index in range(before + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["pong-cfc", "--epsilon", "2"], "epsilon is 2.0"),
+        (["pong-cfc", "--temperature", "0"], "temperature is 0.0"),
+        (["pong-cfc", "--episodes", "0"], "episodes is 0"),
+        (["pong-cfk"], "did you mean 'pong-cfc'"),
+        ([], "whose games"),
+        (["pong-cfc", "--resume"], "no demos in"),
+    ],
+)
+def test_a_recorder_refuses_in_one_line(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["record", *options]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+
+
+def test_the_shipped_pong_set_is_ready():
+    """As the seed document has it, offline on a fresh machine."""
+    dataset = AtariCloningDataset(env_name="Pong", split="train")
+    obs, actions = next(iter(DataLoader(dataset, batch_size=32, shuffle=True)))
+    assert obs.shape == (32, 32, 1, 84, 84)
+    assert obs.dtype == torch.float32
+    assert 0.0 <= obs.min() < obs.max() <= 1.0
+    assert actions.dtype == torch.int64
+    validation = AtariCloningDataset("ALE/Pong-v5", "val")
+    assert not set(dataset.episodes) & set(validation.episodes)
+    assert sum(entry.steps for entry in dataset.source.entries) >= 10_000
+
+
+def test_windows_stay_within_games_and_cover_them(demos):
+    dataset = AtariCloningDataset("pong", "train", demos.path, sequence_length=6, cache_bytes=1)
+    seen = {index: set() for index in dataset.episodes}
+    for obs, actions in dataset:  # type: ignore[attr-defined]
+        steps = (obs[:, 0, 0, 0] * 255).round().long()
+        assert (steps.diff() == 1).all()
+        assert torch.equal(actions, steps % 6)
+        row = (obs[:, 0, 1] * 255).round().numpy()[..., None]  # random, another in each game
+        for index in seen:
+            whole = dataset.source.read(index).obs
+            if steps[-1] < len(whole) and np.array_equal(whole[steps, 1], row):
+                seen[index] |= set(steps.tolist())
+    for index, steps in seen.items():
+        assert steps == set(range(dataset.source.entries[index].steps))
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[0][0], dataset[0][0])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_read_the_same(demos, method):
+    dataset = AtariCloningDataset("pong", "train", demos.path, sequence_length=6)
+    alone = list(DataLoader(dataset, batch_size=2))
+    shared = list(DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=method))
+    for one, other in zip(alone, shared, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_the_layout_of_ncps_reads_too(tmp_path):
+    folder = tmp_path / "data_atari_seq" / "pong"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 3), ("val", 2)):
+        for number in range(count):
+            game = episode(32, number)
+            np.savez(folder / f"{split}_{number}.npz", obs=game.obs, actions=game.actions)
+    assert len(AtariCloningDataset("Pong", "train", tmp_path)) == 3
+    assert len(AtariCloningDataset("Pong", "val", tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: AtariCloningDataset("breakout", "train"), "no demos of breakout come with"),
+        (lambda path: AtariCloningDataset("breakout", "train", path), "demos of pong, not of"),
+        (lambda path: AtariCloningDataset("pong", "test", path), "split 'test' is unknown"),
+        (lambda path: AtariCloningDataset("pong", "val", path, 99), "no window of 99 steps"),
+    ],
+)
+def test_a_dataset_refuses_with_the_remedy(demos, call, message):
+    with pytest.raises(UserError, match=message):
+        call(demos.path)
+
+
+def test_packing_keeps_to_one_percent_for_pong():
+    obs = AtariCloningDataset("pong").source.read(0)
+    assert len(pack(obs)) < 0.01 * obs.obs.nbytes
