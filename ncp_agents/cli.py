@@ -187,6 +187,7 @@ def clone(arguments: Sequence[str]) -> int:
     if not choice.demos:
         raise UserError("which demos? --demos FOLDER; record some: ncp-agents record pong-cfc")
 
+    from ncp_agents.cloning import check_demos
     from ncp_agents.cloning import clone as run_cloning
     from ncp_agents.datasets.episodes import Demos
     from ncp_agents.run_folder import RunFolder
@@ -196,6 +197,8 @@ def clone(arguments: Sequence[str]) -> int:
 
     use_threads(choice.threads)
     demos = [Demos(path) for path in choice.demos]
+    for source in demos:
+        check_demos(source, choice.recipe)
     path = choice.run or Path("runs") / f"{choice.recipe.name}-clone-seed{choice.recipe.seed}"
     run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
     with Stop() as stop:

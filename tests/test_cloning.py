@@ -1,0 +1,113 @@
+"""Cloning end to end: real games, learnt from, killed and resumed."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ncp_agents import saved_policy
+from ncp_agents.cli import main
+from ncp_agents.cloning import clone
+from ncp_agents.datasets.atari_cloning import SHIPPED
+from ncp_agents.datasets.episodes import Demos
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import Circuit, Cloning, Environment, Policy, Recipe
+from ncp_agents.run_folder import RunFolder
+
+PONG = SHIPPED / "pong"
+RECIPE = Recipe(
+    policy=Policy(features=8),
+    circuit=Circuit(units=8, motor_neurons=2, wiring="FullyConnected"),
+    cloning=Cloning(epochs=2, sequences=64, sequence_length=64, eval_every=0),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> RunFolder:
+    run = RunFolder.create(tmp_path_factory.mktemp("clone") / "run", RECIPE)
+    clone(run, [Demos(PONG)], progress=False)
+    return run
+
+
+def rows(run: RunFolder) -> list[dict[str, str]]:
+    with (run.path / "cloning.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_cloning_leaves_everything_a_person_wants(finished):
+    assert [row["epoch"] for row in rows(finished)] == ["1", "2"]
+    assert float(rows(finished)[1]["train_loss"]) < float(rows(finished)[0]["train_loss"])
+    policy = saved_policy.load(finished.policy)
+    assert policy.recipe == RECIPE
+    assert finished.curve.read_bytes().startswith(b"\x89PNG")
+
+
+def test_stopped_and_resumed_it_learns_the_same(finished, tmp_path):
+    run = RunFolder.create(tmp_path / "run", RECIPE)
+    calls = iter([False, True])  # after the first epoch
+    assert clone(run, [Demos(PONG)], progress=False, stopped=lambda: next(calls)).epoch == 1
+    clone(run, [Demos(PONG)], progress=False, resume=True)
+    for ours, theirs in zip(rows(run), rows(finished), strict=True):
+        assert {**ours, "seconds": ""} == {**theirs, "seconds": ""}
+    one, other = (saved_policy.load(r.policy).network for r in (run, finished))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_kill_9_leaves_a_run_that_resumes(tmp_path):
+    script = str(Path(__file__).parent.parent / "scripts" / "clone.py")
+    options = ["pong-cfc", "--demos", str(PONG), "--run", str(tmp_path / "run"), "--threads", "1"]
+    options += ["--policy.features", "8", "--circuit.units", "12", "--circuit.motor-neurons", "2"]
+    options += ["--cloning.eval-every", "0", "--cloning.sequences", "64"]
+    process = subprocess.Popen([sys.executable, script, *options], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run = RunFolder.open(tmp_path / "run")
+    known = len(rows(run)) if (run.path / "cloning.csv").exists() else 0
+    run = RunFolder.reopen(
+        run.path, replace(run.recipe, cloning=replace(run.recipe.cloning, epochs=known + 1))
+    )
+    done = clone(run, [Demos(PONG)], progress=False, resume=True)
+    assert done.epoch in (known + 1, known + 2)
+    assert len(rows(run)) == done.epoch
+
+
+def test_demos_of_another_kind_are_refused(tmp_path):
+    for recipe, message in (
+        (
+            replace(RECIPE, environment=Environment(game="breakout")),
+            "demos of pong, but the recipe",
+        ),
+        (replace(RECIPE, environment=Environment(frame_stack=4)), "recorded with frame_stack=1"),
+    ):
+        run = RunFolder.create(tmp_path / recipe.environment.game / "run", recipe)
+        with pytest.raises(UserError, match=message):
+            clone(run, [Demos(PONG)], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "which network"),
+        (["pong-cfc"], "which demos"),
+        (["pong-cfc", "--demos", "nowhere"], "no demos in nowhere"),
+        (["pong-cfc", "--demos", str(PONG), "--resume"], "is not a run folder"),
+    ],
+)
+def test_mistakes_are_one_line(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["clone", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
