@@ -11,7 +11,6 @@ A run has its own folder, which survives a crash at any moment:
       checkpoint.safetensors   network, optimiser and epoch: what `--resume` needs
       policy/                  the best policy so far, as a saved policy
       curve.png                loss and accuracy over the epochs, and returns
-      dagger/round-1/          with `--dagger`: what the student visited, relabelled
 
 Axes: B games side by side, L steps of a piece, A actions.
 """

@@ -20,11 +20,11 @@ What was learnt, on 2 cores (the README has the figures):
 - Nothing of the size of the sequence may be transposed or copied: all arrays follow the order of
   the inputs, and the weights' gradients are products of what the kernel left behind as it is.
 - A vector's last part costs a call of memcpy, unless stored by a mask (AVX-512).
-- An LTC is sigmoids. 2^x by a polynomial of degree 5 and a division by one Newton step make one
-  twice as fast as torch's, which is what the floor counts: hence less than the floor. Sensory
+- An LTC is sigmoids. With 2^x by a polynomial of degree 5, and a Newton step for the division, they
+  are faster than torch's, whose speed the floor counts: hence less than the floor. Sensory
   synapses go eight steps at a time, or their gradients leave the cache at every step.
-- What is left: two thirds of wired at B = 64 are three products with the inputs, near the machine's
-  peak; at B = 8 half are torch's small operations that fuse the heads.
+- What is left: some half of wired at B = 64 are torch's matrix products, near the machine's peak;
+  at B = 8 some half are its small operations, which fuse the heads.
 
 wired is CfC on AutoNCP(N, N / 4), dense is CfC(N) with its backbone of 128 units, ltc is LTC on
 AutoNCP(N, N / 8).
