@@ -201,6 +201,12 @@ def clone(arguments: Sequence[str]) -> int:
         check_demos(source, choice.recipe)
     path = choice.run or Path("runs") / f"{choice.recipe.name}-clone-seed{choice.recipe.seed}"
     run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
+    if choice.resume:
+        asked = _parse(Clone, options, "clone POLICY", default=Clone(run.recipe)).recipe
+        if asked != run.recipe:
+            raise UserError(
+                f"{path} has other settings than these; --resume takes them as they are"
+            )
     with Stop() as stop:
         done = run_cloning(run, demos, resume=choice.resume, stopped=lambda: bool(stop.received))
     if stop.received is not None:

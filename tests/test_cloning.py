@@ -111,3 +111,9 @@ def test_mistakes_are_one_line(options, message, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_resume_refuses_other_settings(finished, capsys):
+    options = ["pong-cfc", "--demos", str(PONG), "--run", str(finished.path), "--resume"]
+    assert main(["clone", *options, "--cloning.epochs", "9"]) == 2
+    assert "has other settings than these" in capsys.readouterr().err
