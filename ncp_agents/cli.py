@@ -55,6 +55,11 @@ class Clone:
         ncp-agents clone pong-cfc --demos demos/pong
         ncp-agents train pong-cfc --from runs/pong-cfc-clone-seed1/policy
 
+    With --dagger the clone then plays itself, and learns what a saved policy, the teacher, would
+    have done in its place:
+
+        ncp-agents clone pong-cfc --demos demos/pong --dagger 3 --teacher pong-cfc
+
     Ctrl-C ends after the epoch; --resume goes on.
     """
 
@@ -62,6 +67,8 @@ class Clone:
     demos: tuple[Path, ...] = ()  # folders of demos, as `ncp-agents record` writes them
     run: Path | None = None  # folder of the run; default runs/<name>-clone-seed<seed>
     resume: bool = False  # go on from the run folder's checkpoint
+    dagger: int = 0  # rounds of DAgger after the demos are learnt
+    teacher: str | None = None  # the policy that says what to do in them; a folder, or a name
     save: Path | None = None  # also put the cloned policy here, such as policies/my-policy
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
@@ -189,12 +196,19 @@ def clone(arguments: Sequence[str]) -> int:
 
     from ncp_agents.cloning import check_demos
     from ncp_agents.cloning import clone as run_cloning
+    from ncp_agents.dagger import check_teacher, dagger
     from ncp_agents.datasets.episodes import Demos
     from ncp_agents.run_folder import RunFolder
+    from ncp_agents.saved_policy import find, load
     from ncp_agents.stopping import Stop
     from ncp_agents.torch.threads import use_threads
     from ncp_agents.training import copy_policy
 
+    if choice.dagger and choice.teacher is None:
+        raise UserError("who teaches in --dagger? name a policy, such as --teacher pong-cfc")
+    teacher = load(find(choice.teacher)) if choice.teacher is not None else None
+    if teacher is not None:
+        check_teacher(teacher, choice.recipe)
     use_threads(choice.threads)
     demos = [Demos(path) for path in choice.demos]
     for source in demos:
@@ -208,7 +222,10 @@ def clone(arguments: Sequence[str]) -> int:
                 f"{path} has other settings than these; --resume takes them as they are"
             )
     with Stop() as stop:
-        done = run_cloning(run, demos, resume=choice.resume, stopped=lambda: bool(stop.received))
+        stopped = lambda: bool(stop.received)  # noqa: E731
+        done = run_cloning(run, demos, resume=choice.resume, stopped=stopped)
+        if teacher is not None and choice.dagger and not stopped():
+            done = dagger(run, demos, teacher, choice.dagger, stopped=stopped)
     if stop.received is not None:
         print(f"stopped after {done.epoch} epochs, all saved; go on with --run {path} --resume")
         return SIGNALLED + stop.received

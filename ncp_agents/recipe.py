@@ -13,9 +13,10 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
+import tyro
 
 from ncp_agents.envs.games import normalise_game
 from ncp_agents.envs.protocol import AtariProtocol, protocol
@@ -89,6 +90,7 @@ class Policy:
     encoder: Literal["compact", "nature"] = "compact"  # pixels to features
     features: int = 64  # size of the encoder's output
     critic: Literal["circuit+encoder", "circuit", "encoder"] = "circuit+encoder"  # what it reads
+    memory: bool = True  # without it the circuit forgets before every step, to compare with
 
     def __post_init__(self) -> None:
         _at_least(1, features=self.features)
@@ -112,6 +114,7 @@ class PPO:
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
     target_kl: float = 0.0  # an update ends early beyond 1.5 times this KL divergence; 0 = never
+    critic_warmup: int = 20_000  # steps in which only the critic learns, in a run --from a policy
 
     def __post_init__(self) -> None:
         _at_least(
@@ -121,6 +124,7 @@ class PPO:
             batch_size=self.batch_size,
             n_epochs=self.n_epochs,
         )
+        _at_least(0, critic_warmup=self.critic_warmup)
         if self.target_kl < 0.0:
             raise ValueError(f"target_kl is {self.target_kl}, expected >= 0 (0 = never)")
         for name in ("gamma", "gae_lambda"):
@@ -149,14 +153,23 @@ class Cloning:
     sequences: int = 16  # games learnt from side by side
     sequence_length: int = 16  # steps that gradients go back through; the state goes on
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
+    shift: int = 4  # pixels by which each stream of games is moved at random; 0 = never
+    weight_decay: float = 0.0  # of AdamW
     class_weights: bool = False  # rare actions count as much as frequent ones
     validation: float = 0.1  # share of the games held out
     eval_every: int = 10  # epochs between evaluations in whole games; 0 = never
     patience: int = 12  # epochs without a lower validation loss that end it; 0 = never
+    dagger_games: int = 8  # the student's own games a round of DAgger
+    dagger_epochs: int = 12  # passes over all demos a round of DAgger
 
     def __post_init__(self) -> None:
         _at_least(
-            1, epochs=self.epochs, sequences=self.sequences, sequence_length=self.sequence_length
+            1,
+            epochs=self.epochs,
+            sequences=self.sequences,
+            sequence_length=self.sequence_length,
+            dagger_games=self.dagger_games,
+            dagger_epochs=self.dagger_epochs,
         )
         _at_least(0, eval_every=self.eval_every, patience=self.patience)
         if not 0.0 < self.validation < 1.0:
@@ -194,6 +207,7 @@ class Recipe:
     name: str = "pong-cfc"  # of the policy and its run folders
     steps: int = 1_250_000  # decisions in all environments together; one is 4 frames of the game
     seed: int = 1  # of network, sampling and environments
+    start: Annotated[str, tyro.conf.arg(name="from")] = ""  # policy whose weights it starts with
     environment: Environment = field(default_factory=Environment)
     policy: Policy = field(default_factory=Policy)
     circuit: Circuit = field(default_factory=Circuit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +21,7 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import MOST_ENVS, Player, Step, rules_for, run_loop, seeded
+from ncp_agents.rendering.keyboard import Human
 from ncp_agents.saved_policy import WEIGHTS, SavedPolicy, State
 
 
@@ -79,17 +80,19 @@ def record(
     num_envs: int | None = None,
     deterministic: bool = False,
     epsilon: float = 0.0,
+    watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
 ) -> Iterator[Entry]:
     """Play whole games until `demos` holds `episodes`, and yield each as it is on disk.
 
     Args:
-        player: a `SavedPolicy`, or any model of stable-baselines3, for the demos' game; plays by
-            the demos' protocol.
+        player: a `SavedPolicy`, any model of stable-baselines3, or a `Human`, for the demos' game;
+            plays by the demos' protocol.
         demos: games that it holds already count.
         seed: of games and of epsilon; games after a resumption are others.
-        num_envs: games side by side; None takes up to 16.
+        num_envs: games side by side; None takes up to 16, a `Human` plays one.
         deterministic: take the likeliest action each step instead of drawing one.
         epsilon: probability of a random action in its place, which is recorded as the one taken.
+        watch: gets the steps and hands on what is recorded.
 
     Raises:
         UserError: an epsilon that is no probability, episodes or num_envs below 1, another
@@ -105,19 +108,56 @@ def record(
         if missing <= 0:
             return
         num_envs = min(missing, num_envs or math.ceil(missing / math.ceil(missing / MOST_ENVS)))
+        mode = None
+        if isinstance(player, Human):
+            num_envs, mode = 1, "rgb_array"
         seed = int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
-        env = AtariVecEnv(demos.provenance.game, num_envs, demos.provenance.protocol, seed=seed)
+        game, rules = demos.provenance.game, demos.provenance.protocol
+        env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
         explorer = Explorer(player, env.action_space.n, epsilon, seed)  # type: ignore[attr-defined]
         device = torch.device(getattr(player, "device", "cpu"))
         quotas = [len(range(i, missing, num_envs)) for i in range(num_envs)]
         with closing(env), seeded(seed, device), ThreadPoolExecutor(1) as packer:
             waiting: list[Future[Entry]] = []  # compressing must not stop the games
-            for episode in episodes_of(run_loop(explorer, env, deterministic), quotas):
+            human = isinstance(player, Human)
+            steps = player.play(env) if human else run_loop(explorer, env, deterministic)
+            for episode in episodes_of(steps if watch is None else watch(steps), quotas):
                 waiting.append(packer.submit(demos.append, episode))
                 while waiting and (waiting[0].done() or len(waiting) > num_envs):
                     yield waiting.pop(0).result()
             for written in waiting:
                 yield written.result()
+
+
+def record_with_bar(
+    player: Player,
+    demos: Demos,
+    episodes: int,
+    *,
+    watch: Callable[[Iterator[Step]], Iterator[Step]] = iter,
+    progress: bool = True,
+    **settings: Any,
+) -> None:
+    """`record`, all of it, under a progress bar of games with steps a second and bytes on disk."""
+    before, disabled = min(len(demos.entries), episodes), not progress
+    with tqdm(
+        total=episodes, initial=before, unit=" games", desc=demos.path.name, disable=disabled
+    ) as bar:
+        played = size = 0
+
+        def counted(steps: Iterator[Step]) -> Iterator[Step]:
+            nonlocal played
+            for step in watch(steps):
+                played += len(step.actions)
+                rate = played / max(bar.format_dict["elapsed"], 1e-9)
+                said = f"{played:,} steps, {rate:,.0f} steps/s, {size / 1e6:.2f} MB"
+                bar.set_postfix_str(said, refresh=False)
+                bar.update(0)  # draws if it is time to
+                yield step
+
+        for entry in record(player, demos, episodes, watch=counted, **settings):
+            size += (demos.path / entry.file).stat().st_size
+            bar.update()
 
 
 def provenance(policy: SavedPolicy, protocol: str | AtariProtocol, **settings: Any) -> Provenance:
@@ -169,14 +209,15 @@ def record_command(
     else:
         demos = Demos.create(output, wanted)
     policy.network.temperature = temperature
-    before = len(demos.entries)
-    steps = size = 0
-    with tqdm(total=episodes, initial=min(before, episodes), unit=" games") as bar:
-        for entry in record(policy, demos, episodes, seed, num_envs, deterministic, epsilon):
-            steps, size = steps + entry.steps, size + (output / entry.file).stat().st_size
-            bar.update()
-            rate = steps / bar.format_dict["elapsed"]
-            bar.set_postfix_str(f"{steps:,} steps, {rate:,.0f} steps/s, {size / 1e6:.2f} MB")
+    record_with_bar(
+        policy,
+        demos,
+        episodes,
+        seed=seed,
+        num_envs=num_envs,
+        deterministic=deterministic,
+        epsilon=epsilon,
+    )
     frame = policy.recipe.environment.frame_stack * wanted.protocol.frame_size**2
     scores = [entry.score for entry in demos.entries]
     Console().print(

@@ -90,6 +90,7 @@ def policy_kwargs(recipe: Recipe) -> dict[str, Any]:
         "wiring": circuit.wiring_config(),
         "cell": circuit.cell,
         "critic": recipe.policy.critic,
+        "memory": recipe.policy.memory,
         "circuit_kwargs": circuit_kwargs,
     }
 
@@ -137,6 +138,17 @@ def load(folder: Path | str, device: str = "cpu") -> SavedPolicy:
     load_weights(network, tensors, folder / WEIGHTS)
     network.set_training_mode(False)
     return SavedPolicy(recipe, network.to(device), folder)
+
+
+def start_from(recipe: Recipe, network: CnnNcpPolicy) -> None:
+    """Put the weights in that the recipe starts with, if it names a policy.
+
+    Raises:
+        UserError: no such policy, or one of another network.
+    """
+    if recipe.start:
+        folder = find(recipe.start)
+        load_weights(network, weights(load(folder).network), folder / WEIGHTS)
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

@@ -70,6 +70,7 @@ def make_model(recipe: Recipe, env: AtariVecEnv) -> SequencePPO:
             max_grad_norm=ppo.max_grad_norm,
             target_kl=ppo.target_kl or None,
             sequence_length=ppo.sequence_length,
+            critic_warmup=ppo.critic_warmup if recipe.start else 0,
             stats_window_size=recipe.schedule.window,
             policy_kwargs=saved_policy.policy_kwargs(recipe),
             seed=recipe.seed,
@@ -97,9 +98,10 @@ def train(run: RunFolder, *, resume: bool = False, progress: bool = True) -> Out
     )
     try:
         model = make_model(recipe, env)
+        saved_policy.start_from(recipe, cast(CnnNcpPolicy, model.policy))
         counters = Counters()
         if resume and run.checkpoint.exists():
-            # Before the first checkpoint a run starts again from nothing.
+            # Before the first checkpoint a run starts again as it did.
             model._setup_learn(0)  # makes the buffer of recent games
             model._last_obs = None
             counters = run.load_checkpoint(model)
@@ -240,7 +242,8 @@ class _Record(BaseCallback):
 
 
 def default_run(recipe: Recipe) -> Path:
-    return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
+    how = "-continued" if recipe.start else ""
+    return Path("runs") / f"{recipe.name}{how}-seed{recipe.seed}"
 
 
 def copy_policy(run: RunFolder, destination: Path) -> None:

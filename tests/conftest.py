@@ -1,10 +1,14 @@
 """Settings for all tests."""
 
+import contextlib
 import os
 import shutil
 
 if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which torch may do
+
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401  # before TensorFlow: both bring LLVM, and end the process otherwise
 
 from hypothesis import settings
 

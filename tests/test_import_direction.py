@@ -7,12 +7,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = {"torch", "keras", "tf", "mini_keras", "mlx"}
-FOUNDATION = {"errors", "files", "names", "stopping", "equations", "wirings"}
+FOUNDATION = {"errors", "files", "frameworks", "names", "stopping", "equations", "wirings"}
 SB3 = FOUNDATION | {"torch", "envs", "datasets", "recipe", "sb3"}
 JOBS = {
     "training",
     "recording",
     "cloning",
+    "dagger",
     "evaluation",
     "rendering",
     "export",
@@ -25,6 +26,7 @@ MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
     "files": set(),
+    "frameworks": set(),
     "stopping": set(),
     "names": {"errors"},
     "equations": FOUNDATION,
@@ -34,7 +36,7 @@ MAY_IMPORT = {
     "mlx": FOUNDATION | {"mlx"},
     "tf": FOUNDATION | {"keras", "tf"},
     "mini_keras": FOUNDATION | {"keras", "mini_keras"},
-    "envs": {"errors", "names", "envs"},
+    "envs": {"errors", "frameworks", "names", "envs"},
     "datasets": {"errors", "files", "names", "envs", "datasets"},
     "recipe": {"errors", "names", "envs", "datasets", "recipe"},
     "sb3": SB3,

@@ -191,3 +191,16 @@ def test_it_learns_to_recall_what_no_memoryless_policy_can():
 
     assert score(SequencePPO, "MlpNcpPolicy") == 1.0
     assert score(PPO, "MlpPolicy") < 0.75  # 0.5 is guessing, give or take 0.05 in 100 episodes
+
+
+@pytest.mark.parametrize("critic", ["circuit+encoder", "encoder"])
+def test_while_the_critic_warms_up_nothing_else_moves(critic):
+    kwargs = {"critic": critic, "net_arch": {"pi": [4], "vf": [5]}}
+    model = learner(policy_kwargs=kwargs, critic_warmup=ENVS * STEPS, learning_rate=1e-2)
+    before = {name: p.clone() for name, p in model.policy.named_parameters()}
+    model.learn(ENVS * STEPS)
+    moved = {n for n, p in model.policy.named_parameters() if not torch.equal(p, before[n])}
+    own = ("value_net.", "mlp_extractor.value_net.")
+    assert moved == {name for name in before if name.startswith(own)}
+    model.learn(ENVS * STEPS, reset_num_timesteps=False)  # past the warm-up
+    assert all(not torch.equal(p, before[name]) for name, p in model.policy.named_parameters())

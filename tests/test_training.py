@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +244,22 @@ def test_an_unwritable_run_folder_is_one_line(tmp_path, capsys):
     code = main(["train", "pong-cfc", "--run", str(tmp_path / "file" / "run"), *SMALL])
     assert code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_run_from_a_policy_starts_with_its_weights(finished, tmp_path):
+    start = replace(SMALL_RECIPE, start=str(finished.policy), steps=ROLLOUT)
+    run = RunFolder.create(tmp_path / "run", start)
+    train(run, progress=False)  # one rollout, all of it the critic's warm-up
+    ours, theirs = (saved_policy.load(r.policy).network for r in (run, finished))
+    theirs = dict(theirs.named_parameters())
+    moved = {n for n, p in ours.named_parameters() if not torch.equal(p, theirs[n])}
+    assert moved == {"value_net.weight", "value_net.bias"}
+    assert read_recipe(run.policy / "recipe.toml").start == str(finished.policy)
+
+
+def test_a_run_refuses_to_start_from_another_network(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "pong-cfc", "--from", str(finished.policy)]) == 2
+    assert "does not fit its recipe" in capsys.readouterr().err
+    assert main(["train", "pong-cfc", "--from", "pong-cf", "--run", "other"]) == 2
+    assert "did you mean 'pong-cfc'" in capsys.readouterr().err

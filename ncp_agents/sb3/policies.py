@@ -44,6 +44,8 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         critic: what the critic reads: "circuit+encoder" (all neurons and the features they see: the
             value is easier to learn when it need not pass the circuit), "circuit" or "encoder".
         circuit_kwargs: further arguments of the circuit's layer, such as {"mode": "no_gate"}.
+        memory: False makes the circuit forget before every step: the same network without
+            recurrence, to compare with.
 
     The state is the pair (h, c) of shape (1, B, N) that sb3-contrib expects; c is the memory cell's
     with `circuit_kwargs={"mixed_memory": True}` and stays zero otherwise. The circuit keeps its own
@@ -71,6 +73,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         cell: str = "cfc",
         critic: CriticReads = "circuit+encoder",
         circuit_kwargs: dict[str, Any] | None = None,
+        memory: bool = True,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -80,6 +83,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         self.cell = cell
         self.critic_reads = look_up("critic", critic, CRITIC_READS)
         self.circuit_kwargs = circuit_kwargs or {}
+        self.memory = memory
         check_fits(features_extractor_class, observation_space)
         if net_arch is None:
             net_arch = []
@@ -135,6 +139,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
             cell=self.cell,
             critic=self.critic_reads,
             circuit_kwargs=self.circuit_kwargs,
+            memory=self.memory,
         )
         return data
 
@@ -145,6 +150,8 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         (B * T,) → all neurons (B * T, N) and the new pair."""
         h, c = states[0][0], states[1][0]
         sequences = h.shape[0]
+        if not self.memory:
+            episode_starts = torch.ones_like(episode_starts)
         neurons, state = self.circuit.states(
             features.reshape(sequences, -1, features.shape[-1]),
             (h, c) if self.circuit.use_mixed else h,

@@ -24,6 +24,14 @@ from torch import Tensor
 from ncp_agents.sb3.policies import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy
 from ncp_agents.torch.threads import one_thread
 
+CRITICS_OWN = (  # how the names of parameters begin that the actor does not read
+    "value_net.",
+    "mlp_extractor.value_net.",
+    "vf_features_extractor.",
+    "lstm_critic.",
+    "critic.",
+)
+
 
 class NonFiniteError(RuntimeError):
     """A loss, a weight or the policy's output became NaN or infinite."""
@@ -45,6 +53,8 @@ class SequencePPO(RecurrentPPO):
         sequence_length: steps a sequence, a divisor of n_steps; None takes n_steps. Each sequence
             starts from the state that the rollout had there.
         ent_coef: a float, or a schedule of the progress remaining, like learning_rate.
+        critic_warmup: steps at the start in which only what belongs to the critic alone learns, so
+            that an actor that plays already is not led astray by a critic that judges it wrongly.
 
     Raises:
         ValueError: sizes that do not divide.
@@ -57,8 +67,14 @@ class SequencePPO(RecurrentPPO):
         "MultiInputNcpPolicy": MultiInputNcpPolicy,
     }
 
-    def __init__(self, *args: Any, sequence_length: int | None = None, **kwargs: Any) -> None:
-        self.sequence_length = sequence_length
+    def __init__(
+        self,
+        *args: Any,
+        sequence_length: int | None = None,
+        critic_warmup: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.sequence_length, self.critic_warmup = sequence_length, critic_warmup
         super().__init__(*args, **kwargs)
 
     def _setup_model(self) -> None:
@@ -153,6 +169,7 @@ class SequencePPO(RecurrentPPO):
         )
         assert clip_range is not None
         assert ent_coef is not None
+        warming_up = self.num_timesteps <= self.critic_warmup
         records: list[tuple[float, ...]] = []
         stop = False
         for _ in range(self.n_epochs):
@@ -198,6 +215,10 @@ class SequencePPO(RecurrentPPO):
                     break
                 policy.optimizer.zero_grad()
                 loss.backward()
+                if warming_up:
+                    for name, parameter in policy.named_parameters():
+                        if not name.startswith(CRITICS_OWN):
+                            parameter.grad = None
                 torch.nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm)
                 policy.optimizer.step()
             self._n_updates += 1

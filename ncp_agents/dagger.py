@@ -1,0 +1,118 @@
+"""DAgger: the student plays, the teacher says what it would have done, and the student learns it.
+
+A clone of demos has seen only what its teacher met. Where it errs it meets something else, and
+knows nothing about it. So it plays itself, and the demos grow by what it visits: Ross et al. 2011,
+"A reduction of imitation learning and structured prediction to no-regret online learning",
+arXiv:1011.0686.
+
+Each round is a run of its own, in the run folder of the cloning that it follows:
+
+    runs/pong-cfc-clone-seed1/dagger/round-1/
+      demos/   the student's games, with the teacher's actions
+      ...      what a cloning leaves, started from the policy of the round before
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+
+from ncp_agents.cloning import Counters, clone
+from ncp_agents.datasets.episodes import DATASET, Demos
+from ncp_agents.errors import UserError
+from ncp_agents.evaluation import Player, Step
+from ncp_agents.recipe import Recipe
+from ncp_agents.recording import provenance, record_with_bar
+from ncp_agents.run_folder import RunFolder
+from ncp_agents.saved_policy import SavedPolicy, load
+from ncp_agents.training import copy_policy
+
+
+def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
+    """The same steps, with the actions that a teacher who looks on finds best."""
+    state = None
+    for step in steps:
+        actions, state = teacher.predict(step.observations, state, step.episode_starts, True)
+        yield step._replace(actions=actions)
+
+
+def dagger(
+    run: RunFolder,
+    demos: Sequence[Demos],
+    teacher: SavedPolicy,
+    rounds: int,
+    *,
+    progress: bool = True,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Counters:
+    """Rounds of play and learning after the cloning in `run`, until `stopped` says so → where the
+    last one stands. Rounds that are done are not done again. At the end the run's policy is the
+    last round's.
+
+    Raises:
+        UserError: as `check_teacher` and `clone`; rounds below 1.
+    """
+    if rounds < 1:
+        raise UserError(f"dagger is {rounds}, expected rounds >= 1; usual is 3")
+    check_teacher(teacher, run.recipe)
+    done, student, seen = Counters(), run.policy, list(demos)
+    this = run
+    for number in range(1, rounds + 1):
+        path = run.path / "dagger" / f"round-{number}"
+        resume = (path / "recipe.toml").is_file()
+        this = RunFolder.open(path) if resume else RunFolder.create(path, _recipe(run, student))
+        seen.append(_visited(this, teacher, progress, stopped))
+        if stopped():
+            return done
+        done = clone(this, seen, resume=resume, progress=progress, stopped=stopped)
+        if stopped():
+            return done
+        student = this.policy
+    copy_policy(this, run.policy)
+    return done
+
+
+def check_teacher(teacher: SavedPolicy, recipe: Recipe) -> None:
+    """Refuse a teacher who cannot look on.
+
+    Raises:
+        UserError: another game or number of frames.
+    """
+    theirs, ours = teacher.recipe.environment, recipe.environment
+    for field in ("game", "frame_stack"):
+        if getattr(theirs, field) != getattr(ours, field):
+            raise UserError(
+                f"teacher {teacher.name} plays with {field}={getattr(theirs, field)}, but the "
+                f"recipe has {getattr(ours, field)}"
+            )
+
+
+def _recipe(run: RunFolder, student: Path) -> Recipe:
+    cloning = run.recipe.cloning
+    return replace(
+        run.recipe, start=str(student), cloning=replace(cloning, epochs=cloning.dagger_epochs)
+    )
+
+
+def _visited(
+    this: RunFolder, teacher: SavedPolicy, progress: bool, stopped: Callable[[], bool]
+) -> Demos:
+    """This round's demos, played as far as they are missing."""
+    path = this.path / "demos"
+    recipe, student = this.recipe, load(Path(this.recipe.start))
+    if (path / DATASET).is_file():
+        demos = Demos(path)
+    else:
+        player = provenance(student, recipe.environment.protocol, teacher=teacher.name)
+        demos = Demos.create(path, player)
+    record_with_bar(
+        student,
+        demos,
+        recipe.cloning.dagger_games,
+        seed=recipe.seed,
+        progress=progress,
+        watch=lambda steps: relabelled(takewhile(lambda _: not stopped(), steps), teacher),
+    )
+    return demos

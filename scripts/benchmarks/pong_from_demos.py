@@ -1,0 +1,191 @@
+"""Pong from demos: what a clone of 20 games reaches, and what PPO makes of it.
+
+    python scripts/benchmarks/pong_from_demos.py                    # everything, 1.5 hours on 2 cores
+    python scripts/benchmarks/pong_from_demos.py --seeds 1          # half an hour
+
+Records 20 games of `policies/pong-cfc` and, for each seed,
+
+- clone: clones a fresh network from them;
+- dagger: the clone, and 3 rounds of DAgger with the policy as its teacher;
+- forgetful: clones the same network, but for its memory, from the same games: the circuit forgets
+  before every step, so that it is a feed-forward net that sees one frame;
+- continued: trains the clone on with PPO, by the recipe of `policies/pong-cfc`.
+
+A table says what each reaches in 30 whole games of protocol v4, with drawn actions and with the
+likeliest ones. The picture shows the mean return of training (the last 20 games) of the continued
+runs beside that of runs from nothing, which `pong_from_nothing.py` leaves in `runs/` and which are
+trained here where they are missing.
+
+Everything is kept in run folders: what is there is gone on with, or just read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from pong_from_nothing import GOAL, reached, trained
+from rich.console import Console
+from rich.table import Table
+
+from ncp_agents.cloning import clone
+from ncp_agents.dagger import dagger
+from ncp_agents.datasets.episodes import DATASET, Demos
+from ncp_agents.errors import UserError
+from ncp_agents.evaluation import evaluate
+from ncp_agents.files import replacing
+from ncp_agents.recipe import Recipe
+from ncp_agents.recording import provenance, record_with_bar
+from ncp_agents.run_folder import RunFolder
+from ncp_agents.saved_policy import SavedPolicy, find, load
+from ncp_agents.scores import Scores, read_scores, write_scores
+from ncp_agents.torch.threads import use_threads
+
+MARGIN = 3.0  # points below the clone that PPO must never fall, in its first EARLY steps
+EARLY = 200_000
+KINDS = ("clone", "dagger", "forgetful")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Pong from demos: clones, DAgger, a net without memory, and PPO from a clone."""
+
+    seeds: tuple[int, ...] = (1, 2, 3)
+    kinds: tuple[str, ...] = KINDS  # of cloning: clone, dagger, forgetful
+    games: int = 20  # to record
+    steps: int = 400_000  # of PPO from each clone; 0 = none
+    policy: str = "pong-cfc"  # the teacher, and whose recipe
+    folder: Path = Path("runs/pong_from_demos")
+    threads: int = 0  # of torch while it learns; 0 takes one a core
+
+
+def recorded(teacher: SavedPolicy, folder: Path, games: int) -> Demos:
+    there = (folder / DATASET).is_file()
+    demos = Demos(folder) if there else Demos.create(folder, provenance(teacher, "v4", seed=0))
+    record_with_bar(teacher, demos, games, seed=0)
+    return demos
+
+
+def cloned(recipe: Recipe, demos: Demos, path: Path, teacher: SavedPolicy | None) -> RunFolder:
+    """A cloning that is done now, with DAgger if there is a teacher."""
+    there = (path / "recipe.toml").is_file()
+    run = RunFolder.open(path) if there else RunFolder.create(path, recipe)
+    clone(run, [demos], resume=there)
+    if teacher is not None:
+        dagger(run, [demos], teacher, rounds=3)
+    return run
+
+
+def scored(folder: Path) -> tuple[Scores, Scores]:
+    """30 games with drawn actions, and with the likeliest ones."""
+    file = folder / "scores.json"
+    if not file.exists():
+        policy = load(folder)
+        for deterministic in (False, True):
+            write_scores(file, evaluate(policy, deterministic=deterministic))
+    scores = read_scores(file)
+    return scores["v4"], scores["v4-deterministic"]
+
+
+def minutes(run: RunFolder) -> float:
+    last = (run.path / "cloning.csv").read_text().splitlines()[-1]
+    return float(last.split(",")[1]) / 60
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    use_threads(options.threads)
+    teacher = load(find(options.policy))
+    demos = recorded(teacher, options.folder / "demos", options.games)
+    table = Table("what", "seed", "minutes", "drawn", "95 % interval", "likeliest")
+    continued: list[list[Mapping[str, float]]] = []
+    nothing: list[list[Mapping[str, float]]] = []
+    levels = []
+    for kind in options.kinds:
+        for seed in options.seeds:
+            recipe = replace(teacher.recipe, name=f"{teacher.name}-{kind}", seed=seed)
+            if kind == "forgetful":
+                recipe = replace(recipe, policy=replace(recipe.policy, memory=False))
+            path = options.folder / f"{kind}-seed{seed}"
+            run = cloned(recipe, demos, path, teacher if kind == "dagger" else None)
+            drawn, likeliest = scored(run.policy)
+            low, high = drawn.interval
+            table.add_row(
+                kind,
+                str(seed),
+                f"{minutes(run):.1f}",
+                f"{drawn.mean:.1f}",
+                f"{low:.1f} … {high:.1f}",
+                f"{likeliest.mean:.1f}",
+            )
+            if kind == "clone":
+                levels.append(drawn.mean)
+        table.add_section()
+    Console().print(table)
+    if not options.steps or "clone" not in options.kinds:
+        return
+
+    table = Table("from", "seed", "steps to 18", f"lowest in {EARLY:,} steps", "clone")
+    for seed, level in zip(options.seeds, levels, strict=True):
+        recipe = replace(teacher.recipe, seed=seed)
+        nothing.append(trained(recipe))
+        start = str(options.folder / f"clone-seed{seed}" / "policy")
+        recipe = replace(recipe, steps=options.steps, start=start)
+        continued.append(trained(recipe))
+        early = [
+            r["return_mean"] for r in continued[-1] if "return_mean" in r and r["steps"] <= EARLY
+        ]
+        for name, rows in (("nothing", nothing[-1]), ("clone", continued[-1])):
+            goal = reached(rows)
+            table.add_row(
+                name,
+                str(seed),
+                f"{goal[0]:,.0f}" if goal else "not reached",
+                f"{min(early):.1f}" if name == "clone" else "",
+                f"{level:.1f}" if name == "clone" else "",
+            )
+    Console().print(table)
+    picture = options.folder / "curves.png"
+    draw(nothing, continued, float(np.mean(levels)), picture)
+    print(f"picture: {picture}")
+
+
+def draw(
+    nothing: list[list[Mapping[str, float]]],
+    continued: list[list[Mapping[str, float]]],
+    level: float,
+    picture: Path,
+) -> None:
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for name, color, runs in (
+        ("PPO from nothing", "tab:gray", nothing),
+        ("PPO from a clone of 20 games", "tab:blue", continued),
+    ):
+        for index, rows in enumerate(runs):
+            curve = [(r["steps"] / 1e6, r["return_mean"]) for r in rows if "return_mean" in r]
+            label = name if index == 0 else None
+            axes.plot(*zip(*curve, strict=True), color=color, alpha=0.8, label=label)
+    axes.axhline(level, color="tab:blue", linestyle=":", label="the clones themselves, drawn")
+    axes.axhline(GOAL, color="grey", linestyle=":")
+    axes.set_xlabel("steps (millions)")
+    axes.set_ylabel("mean return of the last 20 games")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with replacing(picture) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, OSError) as error:
+        print(f"pong_from_demos: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
