@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,play]'
 	touch $@
 
-demo: $(STAMP)  ## a saved policy plays Pong, then a fresh one begins to learn it
+demo: $(STAMP)  ## a saved policy plays Pong; its games are recorded and cloned
 	$(BIN)/python scripts/demo.py
 
 test: $(STAMP)  ## run the tests

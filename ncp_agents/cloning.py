@@ -173,12 +173,8 @@ class _Cloning:
         games = self.train_games if learns else self.val_games
         random = np.random.default_rng([self.recipe.seed, epoch]) if epoch is not None else None
         state: tuple[Tensor, ...] | None = None
-        moves = np.zeros((options.sequences, 2), int)
-        if random is not None and options.shift:
-            moves = random.integers(-options.shift, options.shift + 1, moves.shape)
         losses = hits = steps = 0.0
         for piece in self._pieces(games, random):
-            piece = piece._replace(obs=moved(piece.obs, moves))
             with torch.set_grad_enabled(learns):
                 loss, value_loss, right, state = self._loss(piece, state)
             count = float(piece.counts.sum())
@@ -268,21 +264,6 @@ class _Cloning:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a checkpoint of a cloning ({error})") from None
         restore_learning(self.network, self.optimizer, tensors, path)
-
-
-def moved(obs: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """obs (B, L, C, H, W), each stream's pictures moved by moves (B, 2) pixels down and right; the
-    edge is repeated. What a clone learns then is less about single pixels (Yarats et al. 2021,
-    "Image augmentation is all you need", arXiv:2004.13649)."""
-    height, width = obs.shape[-2:]
-    rows = np.clip(np.arange(height) - moves[:, :1], 0, height - 1)
-    columns = np.clip(np.arange(width) - moves[:, 1:], 0, width - 1)
-    return np.stack(
-        [
-            stream[..., rows[i], :][..., columns[i]] if moves[i].any() else stream
-            for i, stream in enumerate(obs)
-        ]
-    )
 
 
 def check_demos(demos: Demos, recipe: Recipe) -> None:

@@ -153,7 +153,6 @@ class Cloning:
     sequences: int = 16  # games learnt from side by side
     sequence_length: int = 16  # steps that gradients go back through; the state goes on
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
-    shift: int = 4  # pixels by which each stream of games is moved at random; 0 = never
     weight_decay: float = 0.0  # of AdamW
     class_weights: bool = False  # rare actions count as much as frequent ones
     validation: float = 0.1  # share of the games held out

@@ -145,19 +145,22 @@ def record_with_bar(
     ) as bar:
         played = size = 0
 
+        def show(games: int) -> None:
+            rate = played / max(bar.format_dict["elapsed"], 1e-9)
+            said = f"{played:,} steps, {rate:,.0f} steps/s, {size / 1e6:.2f} MB"
+            bar.set_postfix_str(said, refresh=False)
+            bar.update(games)  # draws if it is time to
+
         def counted(steps: Iterator[Step]) -> Iterator[Step]:
             nonlocal played
             for step in watch(steps):
                 played += len(step.actions)
-                rate = played / max(bar.format_dict["elapsed"], 1e-9)
-                said = f"{played:,} steps, {rate:,.0f} steps/s, {size / 1e6:.2f} MB"
-                bar.set_postfix_str(said, refresh=False)
-                bar.update(0)  # draws if it is time to
+                show(games=0)
                 yield step
 
         for entry in record(player, demos, episodes, watch=counted, **settings):
             size += (demos.path / entry.file).stat().st_size
-            bar.update()
+            show(games=1)
 
 
 def provenance(policy: SavedPolicy, protocol: str | AtariProtocol, **settings: Any) -> Provenance:

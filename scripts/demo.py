@@ -1,8 +1,9 @@
-"""A first look, in under 5 minutes: a saved policy plays, then a fresh one begins to learn.
+"""The whole road in under 6 minutes: play, record, clone, and see the clone beside its teacher.
 
-    python scripts/demo.py [--out demo] [--steps 250000]
+    python scripts/demo.py [--out demo] [--games 10]
 
-Writes into --out: pong.mp4 (a game), and fresh/ (a run folder with curve.png).
+Writes into --out: demos/ (the recorded games), clone/ (a run folder with curve.png), and a video of
+a game of each, teacher.mp4 and clone.mp4.
 """
 
 from __future__ import annotations
@@ -14,77 +15,71 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from ncp_agents import saved_policy
+from ncp_agents.cloning import clone
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import evaluate_command
-from ncp_agents.run_folder import RunFolder, read_progress
-from ncp_agents.training import train
-
-RISE = 1.0  # points of return that count as learning; means of 20 random games vary by 0.3
+from ncp_agents.recording import record_command
+from ncp_agents.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A first look: a saved policy plays Pong, then a fresh one begins to learn it."""
+    """A saved policy plays Pong; its games are recorded; a fresh network is cloned from them."""
 
-    out: Path = Path("demo")  # folder for the video and the run; an earlier run there is replaced
-    policy: str = "pong-cfc"  # whose game and recipe
-    episodes: int = 4  # whole games to score
-    steps: int = 250_000  # of the fresh agent's training; about three minutes
+    out: Path = Path("demo")  # folder for all of it; what an earlier demo left there is replaced
+    policy: str = "pong-cfc"  # the teacher
+    episodes: int = 8  # games that the teacher, and then its clone, is scored in
+    games: int = 10  # to record
+    epochs: int = 30  # of cloning
 
 
 def main() -> None:
     options = tyro.cli(Demo)
     console = Console()
-    policy = saved_policy.load(saved_policy.find(options.policy))
-    circuit = policy.network.circuit
-    console.rule(f"1. {policy.name} plays {policy.recipe.environment.game}")
+    demos_path, run_path = options.out / "demos", options.out / "clone"
+    for path, mark in ((demos_path, "dataset.json"), (run_path, "recipe.toml")):
+        if (path / mark).is_file():
+            shutil.rmtree(path)
+
+    teacher = saved_policy.load(saved_policy.find(options.policy))
+    circuit = teacher.network.circuit
+    console.rule(f"1. {teacher.name} plays {teacher.recipe.environment.game}")
+    parameters = sum(p.numel() for p in teacher.network.parameters())
     console.print(
-        f"{circuit.state_size} neurons, "
-        f"{sum(p.numel() for p in policy.network.parameters()):,} parameters, one frame at a time"
+        f"{circuit.state_size} neurons, {parameters:,} parameters, one frame at a time",
+        soft_wrap=True,
     )
-    video = options.out / f"{policy.recipe.environment.game}.mp4"
     evaluate_command(
-        policy, episodes=options.episodes, video=video, output=options.out / "scores.json"
+        teacher,
+        episodes=options.episodes,
+        video=options.out / "teacher.mp4",
+        output=options.out / "teacher.json",
     )
 
-    console.rule("2. a fresh agent learns the same game")
-    folder = options.out / "fresh"
-    if (folder / "recipe.toml").is_file():
-        shutil.rmtree(folder)
-    recipe = replace(
-        policy.recipe,
-        name="fresh",
-        steps=options.steps,
-        schedule=replace(policy.recipe.schedule, eval_every=0),
-        ppo=replace(policy.recipe.ppo, anneal=False),
+    console.rule("2. its games are recorded")
+    demos = record_command(teacher, demos_path, episodes=options.games)
+
+    console.rule("3. a fresh network learns to do the same")
+    cloning = replace(teacher.recipe.cloning, epochs=options.epochs, eval_every=0)
+    recipe = replace(teacher.recipe, name="clone", cloning=cloning)
+    run = RunFolder.create(run_path, recipe)
+    clone(run, [demos])
+
+    console.rule("4. the clone plays")
+    evaluate_command(
+        saved_policy.load(run.policy),
+        episodes=options.episodes,
+        video=options.out / "clone.mp4",
+        output=options.out / "clone.json",
     )
-    train(RunFolder.create(folder, recipe))
-    rows = [row for row in read_progress(folder / "progress.csv") if "return_mean" in row]
-    table = Table("steps", "minutes", "return (mean of recent games)")
-    for index in range(0, len(rows), max(1, len(rows) // 8)):
-        row = rows[index]
-        table.add_row(
-            f"{row['steps']:,.0f}", f"{row['seconds'] / 60:.1f}", f"{row['return_mean']:.1f}"
-        )
-    console.print(table)
-    # Means of fewer games than the window holds say little.
-    settled = [row["return_mean"] for row in rows if row["games"] >= recipe.schedule.window]
-    if not settled:
-        console.print("too few steps to say anything: hardly a game has ended yet")
-    elif settled[-1] - settled[0] >= RISE:
-        console.print(
-            f"It is learning: from {settled[0]:.1f} to {settled[-1]:.1f}. "
-            f"The whole road: ncp-agents train {options.policy}"
-        )
-    else:
-        console.print(
-            f"Not yet: it went from {settled[0]:.1f} to {settled[-1]:.1f}. Most seeds need 150,000 "
-            f"to 300,000 steps to rise; the whole road: ncp-agents train {options.policy}"
-        )
-    console.print(f"look at: {video}, {folder / 'curve.png'}", soft_wrap=True)
+    console.print(
+        f"watch: {options.out / 'teacher.mp4'} and {options.out / 'clone.mp4'}; "
+        f"how it learnt: {run.curve}\n"
+        f"better still: ncp-agents train {teacher.name} --from {run.policy}",
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":
@@ -93,3 +88,5 @@ if __name__ == "__main__":
     except (UserError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

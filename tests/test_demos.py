@@ -182,6 +182,37 @@ def test_a_killed_recorder_leaves_whole_games_and_resumes(tmp_path):
     assert all(len(demos.read(index)) > 500 for index in range(before + 1))
 
 
+def test_a_full_disk_leaves_the_games_that_fitted(tmp_path):
+    """A limit on the size of files stands in for the disk: the second file is too large for it."""
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from ncp_agents.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+if sys.argv[1] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+sys.exit(main(["record", "pong-cfc", "--num-envs", "1", "--output", "{tmp_path}/d", *sys.argv[2:]]))
+"""
+
+    def recorder(*options):
+        return subprocess.run(
+            [sys.executable, "-c", code, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    done = recorder("enough", "--episodes", "1")
+    assert done.returncode == 0, done.stderr
+    done = recorder("full", "--episodes", "2", "--resume")
+    assert done.returncode == 2
+    assert "File too large" in done.stderr.splitlines()[-1]
+    demos = Demos(tmp_path / "d")
+    assert len(demos.entries) == 1
+    assert len(demos.read(0)) > 500
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ncp_agents.run_folder import read_progress
+from ncp_agents.datasets.episodes import Demos
 from ncp_agents.scores import read_scores
 
 ROOT = Path(__file__).parent.parent
@@ -61,12 +61,16 @@ def test_train_and_evaluate_what_was_trained(tmp_path):
     assert all(-21 <= score <= 21 for score in scores.returns)
 
 
-def test_demo_plays_films_and_trains(tmp_path):
-    done = run("scripts/demo.py", "--episodes", "1", "--steps", "4096", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "demo/pong.mp4").stat().st_size > 10_000
-    assert read_progress(tmp_path / "demo/fresh/progress.csv")[-1]["steps"] >= 4096
-    assert "Not yet" in done.stdout or "too few steps" in done.stdout
+def test_demo_records_clones_and_films_both(tmp_path):
+    options = ("--episodes", "1", "--games", "2", "--epochs", "1")
+    for _ in range(2):  # the second replaces what the first left
+        done = run("scripts/demo.py", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        for name in ("teacher", "clone"):
+            assert (tmp_path / "demo" / f"{name}.mp4").stat().st_size > 10_000
+            assert len(read_scores(tmp_path / "demo" / f"{name}.json")["v4"].returns) == 1
+        assert len(Demos(tmp_path / "demo/demos").entries) == 2
+        assert "a fresh network learns" in done.stdout
 
 
 def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):

@@ -23,24 +23,34 @@ class Window:
         title: in the title bar.
         fps: pictures a second at most; `show` waits for the next one's time.
         scale: side of the square of pixels that one pixel becomes.
+        instead: what to do where there is no screen, for the error.
 
     Raises:
         UserError: pygame is missing, or there is no screen to open a window on.
     """
 
-    def __init__(self, title: str, fps: float = STEPS_PER_SECOND, scale: int = 3) -> None:
+    def __init__(
+        self,
+        title: str,
+        fps: float = STEPS_PER_SECOND,
+        scale: int = 3,
+        instead: str = "write a video instead: --video game.mp4",
+    ) -> None:
         self._pygame = _pygame()
         self._title, self._fps, self._scale = title, fps, scale
         self._surface: Any = None
+        self.keys: list[tuple[str, bool]] = []
+        """What keys did between the last two pictures, in order: a name, such as "left", "space" or
+        "w", and True where the key went down, False where it came up."""
         try:
             self._pygame.display.init()
         except self._pygame.error as error:
-            raise _no_screen(str(error)) from None
+            raise UserError(f"cannot open a window ({error}); {instead}") from None
         # Without a screen SDL draws into memory, unless told to by name, and nobody would know.
         driver = self._pygame.display.get_driver()
         if driver in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
             self.close()
-            raise _no_screen("no display")
+            raise UserError(f"cannot open a window (no display); {instead}")
         self._clock = self._pygame.time.Clock()
 
     def show(self, picture: np.ndarray) -> bool:
@@ -55,11 +65,14 @@ class Window:
         self._surface.blit(large, (0, 0))
         pygame.display.flip()
         self._clock.tick(self._fps)
-        return not any(
-            event.type == pygame.QUIT
-            or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE)
-            for event in pygame.event.get()
-        )
+        events = pygame.event.get()
+        self.keys = [
+            (pygame.key.name(event.key), event.type == pygame.KEYDOWN)
+            for event in events
+            if event.type in (pygame.KEYDOWN, pygame.KEYUP)
+        ]
+        closed = any(event.type == pygame.QUIT for event in events)
+        return not closed and ("escape", True) not in self.keys
 
     def close(self) -> None:
         self._pygame.display.quit()
@@ -82,7 +95,3 @@ def _pygame() -> Any:
             "a window needs pygame, which is missing; install it: pip install 'ncp-agents[play]'"
         ) from None
     return pygame
-
-
-def _no_screen(reason: str) -> UserError:
-    return UserError(f"cannot open a window ({reason}); write a video instead: --video game.mp4")

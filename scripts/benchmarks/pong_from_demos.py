@@ -1,7 +1,7 @@
 """Pong from demos: what a clone of 20 games reaches, and what PPO makes of it.
 
-    python scripts/benchmarks/pong_from_demos.py                    # everything, 1.5 hours on 2 cores
-    python scripts/benchmarks/pong_from_demos.py --seeds 1          # half an hour
+    python scripts/benchmarks/pong_from_demos.py              # everything, 1.5 hours on 2 cores
+    python scripts/benchmarks/pong_from_demos.py --seeds 1    # half an hour
 
 Records 20 games of `policies/pong-cfc` and, for each seed,
 
