@@ -114,7 +114,9 @@ class PPO:
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
     target_kl: float = 0.0  # an update ends early beyond 1.5 times this KL divergence; 0 = never
-    critic_warmup: int = 20_000  # steps in which only the critic learns, in a run --from a policy
+    # Of a run --from a policy, which needs no entropy bonus:
+    critic_warmup: int = 40_000  # steps in which only the critic learns
+    fine_tuning: float = 0.4  # the learning rate is multiplied by this
 
     def __post_init__(self) -> None:
         _at_least(
@@ -132,11 +134,9 @@ class PPO:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0.0 to 1.0")
         if not 0.0 < self.ent_until <= 1.0:
             raise ValueError(f"ent_until is {self.ent_until}, expected 0.0 < share <= 1.0")
-        if not (self.learning_rate > 0.0 and self.clip_range > 0.0 and self.max_grad_norm > 0.0):
-            raise ValueError(
-                f"learning_rate is {self.learning_rate}, clip_range {self.clip_range}, "
-                f"max_grad_norm {self.max_grad_norm}, expected all above 0"
-            )
+        for name in ("learning_rate", "clip_range", "max_grad_norm", "fine_tuning"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected above 0")
         if self.n_steps % self.sequence_length:
             raise ValueError(
                 f"sequence_length is {self.sequence_length}, expected a divisor of n_steps = "

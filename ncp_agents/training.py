@@ -52,6 +52,10 @@ def make_model(recipe: Recipe, env: AtariVecEnv) -> SequencePPO:
         UserError: sizes that do not fit together.
     """
     ppo = recipe.ppo
+    if recipe.start:
+        ppo = dataclasses.replace(
+            ppo, learning_rate=ppo.learning_rate * ppo.fine_tuning, ent_coef=0.0
+        )
     rate = LinearSchedule(ppo.learning_rate, 0.0, 1.0) if ppo.anneal else ppo.learning_rate
     entropy = LinearSchedule(ppo.ent_coef, 0.0, ppo.ent_until) if ppo.anneal else ppo.ent_coef
     try:

@@ -247,9 +247,9 @@ def test_an_unwritable_run_folder_is_one_line(tmp_path, capsys):
 
 
 def test_a_run_from_a_policy_starts_with_its_weights(finished, tmp_path):
-    start = replace(SMALL_RECIPE, start=str(finished.policy), steps=ROLLOUT)
+    start = replace(SMALL_RECIPE, start=str(finished.policy), steps=2 * ROLLOUT)
     run = RunFolder.create(tmp_path / "run", start)
-    train(run, progress=False)  # one rollout, all of it the critic's warm-up
+    train(run, progress=False)  # all of it the critic's warm-up
     ours, theirs = (saved_policy.load(r.policy).network for r in (run, finished))
     theirs = dict(theirs.named_parameters())
     moved = {n for n, p in ours.named_parameters() if not torch.equal(p, theirs[n])}
