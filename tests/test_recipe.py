@@ -52,7 +52,7 @@ def test_any_spelling_of_a_game_is_the_same_recipe():
         ("[circuit]\nwiring = 'AutoNPC'", r"circuit\.wiring 'AutoNPC' is unknown; did you mean"),
         ("[environment]\ngame = 'pnog'", "game 'pnog' is unknown; did you mean 'pong'"),
         ("[ppo]\ngamma = 1.5", r"x\.toml: \[ppo\] gamma is 1\.5, expected 0\.0 to 1\.0"),
-        ("[ppo]\nlearning_rate = nan", "expected all above 0"),
+        ("[ppo]\nlearning_rate = nan", "learning_rate is nan, expected above 0"),
         ("[ppo]\nbatch_size = 100", r"ppo\.batch_size is 100, expected 32"),
         ("[ppo]\nsequence_length = 100", "expected a divisor of n_steps = 128"),
         ("steps = 0", "steps is 0, expected >= 1"),
