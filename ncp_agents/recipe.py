@@ -45,7 +45,7 @@ class Environment:
 class Circuit:
     """The recurrent part: neurons on a wiring."""
 
-    cell: Literal["cfc", "ltc"] = "cfc"  # neuron model
+    cell: Literal["cfc", "ltc", "lstm"] = "cfc"  # neuron model; lstm is torch's, to compare with
     wiring: Literal["AutoNCP", "FullyConnected", "Random", "dense"] = "AutoNCP"  # who reads whom
     units: int = 64  # neurons in all
     motor_neurons: int = 16  # neurons that the actor reads; all of them in a dense circuit
@@ -60,6 +60,11 @@ class Circuit:
         _at_least(1, units=self.units, motor_neurons=self.motor_neurons)
         if not 0.0 <= self.sparsity < 1.0:
             raise ValueError(f"sparsity is {self.sparsity}, expected 0.0 <= sparsity < 1.0")
+        if self.cell == "lstm" and (self.wiring != "dense" or self.mixed_memory):
+            raise ValueError(
+                f"wiring is {self.wiring!r}, mixed_memory {self.mixed_memory}, expected 'dense' "
+                "and no mixed memory with cell 'lstm'"
+            )
         if self.cell != "cfc" and (self.mode != "default" or self.mask_time_gates):
             raise ValueError(
                 f"mode is {self.mode!r}, mask_time_gates {self.mask_time_gates}, expected the "

@@ -62,10 +62,30 @@ class SavedPolicy:
         state: State | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-    ) -> tuple[np.ndarray, State | None]:
-        """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,) bool
-        → actions (B,) and the new state. stable-baselines3's `predict` by another name."""
-        return self.network.predict(observation, state, episode_start, deterministic)
+        timespans: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, State]:
+        """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,) bool,
+        timespans (B,) since the previous observation in steps, None = 1.0 → actions (B,) and the
+        new state. Does what stable-baselines3's `predict` does, with less around it."""
+        if self.network.training:
+            self.network.set_training_mode(False)
+        batch, neurons = len(observation), self.network.circuit.state_size
+        if state is None:
+            state = (np.zeros((1, batch, neurons), np.float32),) * 2
+        if episode_start is None:
+            episode_start = np.zeros(batch, bool)
+        with torch.inference_mode():
+            distribution, states = self.network.get_distribution(
+                self._tensor(observation),
+                tuple(map(self._tensor, state)),
+                self._tensor(episode_start),
+                None if timespans is None else self._tensor(timespans).float(),
+            )
+            actions = distribution.get_actions(deterministic)
+        return actions.cpu().numpy(), tuple(part.cpu().numpy() for part in states)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, device=self.device)
 
     predict = act
 
@@ -79,7 +99,9 @@ def policy_kwargs(recipe: Recipe) -> dict[str, Any]:
     """The recipe's network as the `policy_kwargs` of RecurrentPPO."""
     circuit = recipe.circuit
     features = {"features_dim": recipe.policy.features}
-    circuit_kwargs: dict[str, Any] = {"mixed_memory": circuit.mixed_memory}
+    circuit_kwargs: dict[str, Any] = {}
+    if circuit.cell != "lstm":
+        circuit_kwargs["mixed_memory"] = circuit.mixed_memory
     if circuit.cell == "cfc":
         circuit_kwargs |= {"mode": circuit.mode, "init": circuit.init}
         if circuit.mask_time_gates:

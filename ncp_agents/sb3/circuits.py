@@ -6,11 +6,16 @@ from copy import deepcopy
 from typing import Any
 
 from ncp_agents.names import look_up
+from ncp_agents.sb3.lstm import LSTMCircuit
 from ncp_agents.torch import LTC, CfC
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import Wiring, wiring_from_config
 
-CELLS: dict[str, type[SequenceLayer]] = {"cfc": CfC, "ltc": LTC}
+CELLS: dict[str, type[SequenceLayer] | type[LSTMCircuit]] = {
+    "cfc": CfC,
+    "ltc": LTC,
+    "lstm": LSTMCircuit,
+}
 
 WiringLike = Wiring | dict[str, Any] | int
 """A wiring, its config such as {"kind": "AutoNCP", "units": 64, "output_size": 16}, or the number
@@ -19,7 +24,7 @@ of neurons of a dense circuit."""
 
 def make_circuit(
     input_size: int, wiring: WiringLike, cell: str = "cfc", **kwargs: Any
-) -> SequenceLayer:
+) -> SequenceLayer | LSTMCircuit:
     """A circuit that reads `input_size` features.
 
     A dense CfC circuit has no backbone unless `kwargs`, the layer's own arguments, ask for one.

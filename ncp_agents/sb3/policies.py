@@ -40,7 +40,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
             `ActorCriticPolicy`; net_arch gives hidden layers after the circuit, none by default.
         wiring: a `Wiring`, its config such as {"kind": "AutoNCP", "units": 32, "output_size": 8},
             or the number of neurons of a dense circuit.
-        cell: "cfc" or "ltc".
+        cell: "cfc", "ltc", or "lstm" to compare with, for which wiring is the number of neurons.
         critic: what the critic reads: "circuit+encoder" (all neurons and the features they see: the
             value is easier to learn when it need not pass the circuit), "circuit" or "encoder".
         circuit_kwargs: further arguments of the circuit's layer, such as {"mode": "no_gate"}.
@@ -144,10 +144,15 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         return data
 
     def _run_circuit(
-        self, features: Tensor, states: tuple[Tensor, ...], episode_starts: Tensor
+        self,
+        features: Tensor,
+        states: tuple[Tensor, ...],
+        episode_starts: Tensor,
+        timespans: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """features (B * T, I), sequence after sequence, states a pair of (1, B, N), episode_starts
-        (B * T,) → all neurons (B * T, N) and the new pair."""
+        (B * T,), timespans (B * T,) in steps, None = 1.0 → all neurons (B * T, N) and the new
+        pair."""
         h, c = states[0][0], states[1][0]
         sequences = h.shape[0]
         if not self.memory:
@@ -155,6 +160,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         neurons, state = self.circuit.states(
             features.reshape(sequences, -1, features.shape[-1]),
             (h, c) if self.circuit.use_mixed else h,
+            None if timespans is None else timespans.reshape(sequences, -1),
             resets=episode_starts.reshape(sequences, -1) > 0.5,
         )
         h, c = state if isinstance(state, tuple) else (state, c)
@@ -209,10 +215,15 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         return actions, values, log_prob, RNNStates(states, states)
 
     def get_distribution(
-        self, obs: Tensor, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
+        self,
+        obs: Tensor,
+        lstm_states: tuple[Tensor, ...],
+        episode_starts: Tensor,
+        timespans: Tensor | None = None,
     ) -> tuple[Distribution, tuple[Tensor, ...]]:
+        """timespans (B * T,): time since the previous observation in steps, None = 1.0."""
         features, _ = self._both_features(obs)
-        neurons, states = self._run_circuit(features, lstm_states, episode_starts)
+        neurons, states = self._run_circuit(features, lstm_states, episode_starts, timespans)
         return self._actor(neurons), states
 
     def predict_values(
