@@ -94,14 +94,16 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Record:
-    """Record whole games of a saved policy as demos, losslessly: one file a game.
+    """Record whole games of a saved policy, or of a person, as demos, losslessly: one file a game.
 
-    ncp-agents record pong-cfc --episodes 20 --output demos/pong
+        ncp-agents record pong-cfc --episodes 20 --output demos/pong
+        ncp-agents record pong --human --output demos/mine
 
     Killed at any moment, all finished games are there; --resume goes on.
     """
 
-    policy: tyro.conf.Positional[str | None] = None  # a folder, or a name as `policies` lists it
+    policy: tyro.conf.Positional[str | None] = None  # folder or name; with --human a game
+    human: bool = False  # play yourself, in a window; needs the extra 'play'
     output: Path | None = None  # folder of the demos; default demos/<policy>
     episodes: int = 20  # whole games in all
     protocol: Literal["v4", "v5"] = "v4"  # v5 has sticky actions (0.25)
@@ -112,6 +114,21 @@ class Record:
     num_envs: int | None = None  # games played side by side; default 16 at most
     resume: bool = False  # add to the demos that are there
     drop: str | None = None  # take this file, a damaged one, out of the demos, and end
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a saved policy as one ONNX file, once onnxruntime has played a game just as it does.
+
+        ncp-agents export pong-cfc
+        python scripts/play_onnx.py pong-cfc.onnx
+
+    Needs the extra 'onnx'.
+    """
+
+    policy: tyro.conf.Positional[str]  # a folder, or a name that `ncp-agents policies` lists
+    output: Path | None = None  # the file; default <policy>.onnx
+    sequence: bool = False  # of whole sequences, of any length, instead of one step
 
 
 @dataclass(frozen=True)
@@ -264,6 +281,25 @@ def record(arguments: Sequence[str]) -> int:
     if choice.policy is None:
         raise UserError(f"whose games for {output}? name a policy, such as pong-cfc")
 
+    if choice.human:
+        for name in ("deterministic", "epsilon", "temperature", "num_envs"):
+            if getattr(choice, name) != getattr(Record, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} is of a policy's games, not a person's"
+                )
+
+        from ncp_agents.recording import record_by_hand
+
+        record_by_hand(
+            choice.policy,
+            output,
+            episodes=choice.episodes,
+            protocol=choice.protocol,
+            seed=choice.seed,
+            resume=choice.resume,
+        )
+        return 0
+
     from ncp_agents.recording import record_command
     from ncp_agents.saved_policy import find, load
 
@@ -300,6 +336,16 @@ def evaluate(arguments: Sequence[str]) -> int:
         render=choice.render,
         output=choice.output,
     )
+    return 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    choice = _parse(Export, arguments, "export")
+
+    from ncp_agents.export import export_command
+    from ncp_agents.saved_policy import find, load
+
+    export_command(load(find(choice.policy)), choice.output, choice.sequence)
     return 0
 
 
@@ -349,6 +395,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "record": record,
     "clone": clone,
     "evaluate": evaluate,
+    "export": export,
     "policies": policies,
     "wiring": wiring,
 }
@@ -356,9 +403,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 USAGE = """usage: ncp-agents COMMAND [OPTIONS]
 
   train POLICY      train a policy from its recipe, in a run folder
-  record POLICY     record a saved policy's games as demos
+  record POLICY     record a saved policy's games, or a person's, as demos
   clone POLICY      clone a policy from demos
   evaluate POLICY   play whole games with a saved policy, and report its scores
+  export POLICY     write a saved policy as an ONNX file
   policies          list the saved policies with their scores
   wiring [POLICY]   draw a circuit: who feeds whom, and with what sign
 

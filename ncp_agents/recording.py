@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ncp_agents.datasets.episodes import Demos, Entry, Episode, Provenance
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import AtariProtocol
+from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import MOST_ENVS, Player, Step, rules_for, run_loop, seeded
 from ncp_agents.rendering.keyboard import Human
@@ -202,15 +203,7 @@ def record_command(
         temperature=temperature,
         seed=seed,
     )
-    if resume:
-        demos = Demos(output)
-        if demos.provenance != wanted:
-            raise UserError(
-                f"{output} holds {_differences(demos.provenance, wanted)}; "
-                "--resume takes only --episodes"
-            )
-    else:
-        demos = Demos.create(output, wanted)
+    demos = _opened(output, wanted, resume)
     policy.network.temperature = temperature
     record_with_bar(
         policy,
@@ -221,15 +214,61 @@ def record_command(
         deterministic=deterministic,
         epsilon=epsilon,
     )
-    frame = policy.recipe.environment.frame_stack * wanted.protocol.frame_size**2
+    _print_summary(demos)
+    return demos
+
+
+def record_by_hand(
+    game: str,
+    output: Path,
+    *,
+    episodes: int,
+    protocol: str | AtariProtocol = "v4",
+    seed: int = 0,
+    resume: bool = False,
+) -> Demos:
+    """Record a person's games, played in a window, and print what there is.
+
+    Raises:
+        UserError: before any game: no screen, pygame missing, an unknown game, demos that are
+            there already without `resume`, or of other settings with it.
+    """
+    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    wanted = Provenance(game, rules.evaluation(), {"human": True, "seed": seed})
+    with closing(Human(episodes)) as person:
+        demos = _opened(output, wanted, resume)
+        person.kept = len(demos.entries)
+        record_with_bar(person, demos, episodes, seed=seed)
+    _print_summary(demos)
+    return demos
+
+
+def _opened(output: Path, wanted: Provenance, resume: bool) -> Demos:
+    """New demos, or with `resume` those that are there."""
+    if not resume:
+        return Demos.create(output, wanted)
+    demos = Demos(output)
+    if demos.provenance != wanted:
+        raise UserError(
+            f"{output} holds {_differences(demos.provenance, wanted)}; "
+            "--resume takes only --episodes"
+        )
+    return demos
+
+
+def _print_summary(demos: Demos) -> None:
+    if not demos.entries:
+        Console().print(f"no games yet; --resume adds some\ndemos: {demos.path}", soft_wrap=True)
+        return
+    rules = demos.provenance.protocol
+    raw = demos.steps * rules.frame_stack * rules.frame_size**2
     scores = [entry.score for entry in demos.entries]
     Console().print(
         f"{len(scores)} games, {demos.steps:,} steps, mean score {np.mean(scores):.1f}, "
-        f"{demos.size / 1e6:.2f} MB ({demos.size / (frame * demos.steps):.1%} of the frames' size)"
-        f"\ndemos: {output}",
+        f"{demos.size / 1e6:.2f} MB ({demos.size / raw:.1%} of the frames' size)"
+        f"\ndemos: {demos.path}",
         soft_wrap=True,
     )
-    return demos
 
 
 def _differences(there: Provenance, wanted: Provenance) -> str:
