@@ -32,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ncp_agents import saved_policy
+from ncp_agents.datasets.cache import Cache
 from ncp_agents.datasets.episodes import Demos
 from ncp_agents.datasets.sequences import Games, Piece, pieces
 from ncp_agents.envs.games import action_meanings
@@ -109,8 +110,9 @@ class _Cloning:
         self.train_games, self.val_games = [], []
         for source in demos:
             check_demos(source, self.recipe)
+            kept = Cache(source)
             for split, games in (("train", self.train_games), ("val", self.val_games)):
-                games.append(Games(source, source.split(split, self.options.validation)))
+                games.append(Games(kept, source.split(split, self.options.validation)))
         for split, games in (("train", self.train_games), ("val", self.val_games)):
             if not any(source.indices for source in games):
                 where = ", ".join(str(source.path) for source in demos)

@@ -42,6 +42,7 @@ from ncp_agents.files import replacing
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.torch.scan import scan_steps
+from ncp_agents.torch.sequence_layer import SequenceLayer
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -108,6 +109,7 @@ class _Step(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         network = self.network
         circuit = network.circuit
+        assert isinstance(circuit, SequenceLayer)
         if not network.memory:
             reset = torch.ones_like(reset)
         features = network.extract_features(observation)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ncp_agents.datasets.episodes import DATASET, Demos, Episode
+from ncp_agents.datasets.cache import Cache
+from ncp_agents.datasets.download import Archive, fetch
+from ncp_agents.datasets.episodes import DATASET, Demos
 from ncp_agents.datasets.upstream import UpstreamDemos
 from ncp_agents.envs.games import normalise_game
 from ncp_agents.errors import UserError
@@ -21,6 +22,8 @@ from ncp_agents.names import look_up
 
 SHIPPED = Path(__file__).parent / "demos"
 VALIDATION = 0.1  # share of the games, at least one
+ARCHIVES = {"breakout": Archive("https://people.csail.mit.edu/mlechner/datasets/breakout.zip")}
+"""Published demos: the set that the examples of ncps fetch. Its SHA-256 is not published."""
 
 Source = Demos | UpstreamDemos
 
@@ -38,13 +41,15 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
         split: "train" or "val". The split is by whole games, and depends on nothing but them.
         root_dir: a folder of demos (`ncp-agents record` writes such), one that holds
             `<game>/dataset.json`, or one in the layout of ncps, `data_atari_seq/<game>/*.npz`.
+        download: where `root_dir` has no demos of the game, fetch them to `<root_dir>/<game>`:
+            from the archive given, or with True from that of `ARCHIVES`.
         sequence_length: T, in steps.
         cache_bytes: how much of the unpacked games is kept in memory, in each worker; the rest is
             read again when its turn comes.
 
     Raises:
         UserError: no demos of this game there; a damaged file, named, when it is read; a split
-            without a single window.
+            without a single window; a download that failed, see `download.fetch`.
         UnknownNameError: an unknown game or split.
     """
 
@@ -55,13 +60,14 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
         root_dir: str | Path | None = None,
         sequence_length: int = 32,
         cache_bytes: int = 2**30,
+        download: bool | Archive = False,
     ) -> None:
         if sequence_length < 1:
             raise ValueError(f"sequence_length is {sequence_length}, expected >= 1; usual is 32")
         self.game = normalise_game(env_name)
         self.split: str = look_up("split", split, ("train", "val"))
-        self.sequence_length, self.cache_bytes = sequence_length, cache_bytes
-        self.source = find_demos(self.game, root_dir)
+        self.sequence_length = sequence_length
+        self.source = find_demos(self.game, root_dir, download)
         self.episodes = tuple(
             index
             for index in self.source.split(self.split, VALIDATION)
@@ -76,7 +82,7 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
                 f"{self.source.path} has no window of {sequence_length} steps for split {split!r}, "
                 f"only {len(self.source.entries)} games; record more, or ask for shorter windows"
             )
-        self._cache: OrderedDict[int, Episode] = OrderedDict()
+        self.cache = Cache(self.source, cache_bytes)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -87,43 +93,54 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
         index %= len(self)
         place = bisect_right(self._ends, index)
         window = index - (self._ends[place - 1] if place else 0)
-        episode = self._episode(self.episodes[place])
+        episode = self.cache.read(self.episodes[place])
         start = min(window * self.sequence_length, len(episode) - self.sequence_length)
         steps = slice(start, start + self.sequence_length)
         obs = torch.from_numpy(np.moveaxis(episode.obs[steps], -1, 1).astype(np.float32) / 255)
         return obs, torch.from_numpy(episode.actions[steps].copy())
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For workers that are spawned: each fills a cache of its own."""
-        return {**self.__dict__, "_cache": OrderedDict()}
 
-    def _episode(self, index: int) -> Episode:
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        episode = self._cache[index] = self.source.read(index)
-        while len(self._cache) > 1 and self._cached_bytes() > self.cache_bytes:
-            self._cache.popitem(last=False)
-        return episode
-
-    def _cached_bytes(self) -> int:
-        return sum(episode.obs.nbytes for episode in self._cache.values())
-
-
-def find_demos(game: str, root_dir: str | Path | None) -> Source:
+def find_demos(game: str, root_dir: str | Path | None, download: bool | Archive = False) -> Source:
     """The demos of a game, in one of the places that `AtariCloningDataset` names."""
-    root = SHIPPED if root_dir is None else Path(root_dir)
-    for path in (root, root / game):
+    own_archive = isinstance(download, Archive)
+    if root_dir is None:
+        if not own_archive and (shipped := _demos_in(SHIPPED, game)):
+            return shipped
+        if download:
+            raise UserError("a download needs a folder for its demos; name one as root_dir")
+        raise UserError(
+            f"no demos of {game} come with the package; record some (ncp-agents record) and name "
+            "their folder as root_dir"
+        )
+    root = Path(root_dir)
+    if download and _demos_in(root, game) is None:
+        archive = download if own_archive else ARCHIVES.get(game)
+        if archive is None:
+            raise UserError(
+                f"no archive of demos of {game} is known; record some: ncp-agents record --output "
+                f"{root}, or name one: download=Archive(url, sha256)"
+            )
+        _fetch(archive, root, game)
+        if _demos_in(root, game) is None:
+            raise UserError(f"{root / game} is there, without demos of {game}; remove it to fetch")
+    if demos := _demos_in(root, game):
+        return demos
+    raise UserError(f"no demos of {game} in {root}; record some: ncp-agents record --output {root}")
+
+
+def _demos_in(root: Path, game: str) -> Source | None:
+    for path in (root, root / game, root / game / game):  # the last: as an archive had it
         if (path / DATASET).is_file():
             demos = Demos(path)
             if demos.provenance.game != game:
                 raise UserError(f"{path} holds demos of {demos.provenance.game}, not of {game}")
             return demos
-    if root_dir is not None and (theirs := UpstreamDemos.find(root, game)):
-        return theirs
-    if root_dir is None:
-        raise UserError(
-            f"no demos of {game} come with the package; record some (ncp-agents record) and name "
-            "their folder as root_dir"
-        )
-    raise UserError(f"no demos of {game} in {root}; record some: ncp-agents record --output {root}")
+    return UpstreamDemos.find(root, game) or UpstreamDemos.find(root / game, game)
+
+
+def _fetch(archive: Archive, root: Path, game: str) -> None:
+    def check(folder: Path) -> None:
+        if _demos_in(folder, game) is None:
+            raise UserError(f"{archive.url} holds no demos of {game}; name the archive that does")
+
+    fetch(archive, root / game, check)

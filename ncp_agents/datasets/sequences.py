@@ -11,8 +11,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from scipy.signal import lfilter
 
-from ncp_agents.datasets.episodes import Demos, Episode
+from ncp_agents.datasets.cache import Source
+from ncp_agents.datasets.episodes import Episode
 
 
 class Piece(NamedTuple):
@@ -31,18 +33,17 @@ class Piece(NamedTuple):
 
 
 class Games(NamedTuple):
-    """Some games of a demos folder."""
+    """Some games of a folder of demos, or of a `Cache` of one."""
 
-    demos: Demos
+    demos: Source
     indices: Sequence[int]
 
 
 def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
     """rewards (T,) → what PPO's critic learns: their signs' discounted sums to the end, (T,)."""
-    returns, following = np.empty(len(rewards), np.float32), 0.0
-    for t in range(len(rewards) - 1, -1, -1):
-        following = returns[t] = np.sign(rewards[t]) + gamma * following
-    return returns
+    signs = np.sign(rewards)[::-1].astype(float)
+    returns = np.asarray(lfilter([1.0], [1.0, -gamma], signs))
+    return returns[::-1].astype(np.float32)
 
 
 def pieces(
@@ -82,7 +83,7 @@ class _Reader:
 
     def __init__(
         self,
-        order: list[tuple[Demos, int]],
+        order: list[tuple[Source, int]],
         starts: np.ndarray,
         begin: int,
         end: int,

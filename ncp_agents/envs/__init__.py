@@ -6,7 +6,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import ncp_agents.frameworks  # noqa: F401  # before stable-baselines3
 from ncp_agents.envs.games import action_meanings, games, human_normalised, normalise_game
 from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
 

@@ -1,6 +1,5 @@
 """Circuits inside stable-baselines3."""
 
-import ncp_agents.frameworks  # noqa: F401  # before stable-baselines3
 from ncp_agents.sb3.features import NCPFeaturesExtractor
 from ncp_agents.sb3.policies import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy
 from ncp_agents.sb3.sequence_ppo import SequencePPO
