@@ -121,7 +121,7 @@ class PPO:
     target_kl: float = 0.0  # an update ends early beyond 1.5 times this KL divergence; 0 = never
     # Of a run --from a policy, which needs no entropy bonus:
     critic_warmup: int = 40_000  # steps in which only the critic learns
-    fine_tuning: float = 0.4  # the learning rate is multiplied by this
+    fine_tuning: float = 0.3  # the learning rate is multiplied by this
 
     def __post_init__(self) -> None:
         _at_least(
