@@ -75,21 +75,53 @@ class Clone:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play whole games with a saved policy, unclipped, and report its scores.
+    """Play whole games with saved policies, unclipped, and report their scores.
 
-    ncp-agents evaluate policies/pong-cfc --episodes 30 --video pong.mp4
+        ncp-agents evaluate policies/pong-cfc --episodes 30 --video pong.mp4
+        ncp-agents evaluate pong-cfc pong-ltc
+        ncp-agents evaluate pong-cfc --noise 0.01 0.02 --frame-skip-jitter 1 2 3
+
+    Disturbances come one at a time, at each strength given, beside undisturbed games.
     """
 
-    policy: tyro.conf.Positional[str]  # a folder, or a name that `ncp-agents policies` lists
+    policies: tyro.conf.Positional[tuple[str, ...]]  # folders, or names as `policies` lists them
     episodes: int = 30  # whole games
     protocol: Literal["v4", "v5"] = "v4"  # v5 has sticky actions (0.25)
     deterministic: bool = False  # take the likeliest action instead of drawing one
     seed: int = 0  # of games and actions
     num_envs: int | None = None  # games played side by side; default 16 at most
-    video: Path | None = None  # write an mp4 of a game
-    video_games: int = 1  # games in the video
+    video: Path | None = None  # film a game: .mp4, .webm or .gif
+    video_games: int = 1  # games in the video and the page
+    brain: bool = False  # show the circuit beside the video's game
+    page: Path | None = None  # write a page (.html) of a game and the circuit, to step through
     render: Literal["human"] | None = None  # watch in a window; needs the extra 'play'
     output: Path | None = None  # scores file; default scores.json in the policy's folder
+    noise: tuple[float, ...] = ()  # on each pixel: standard deviation as a share of white
+    drop_frames: tuple[float, ...] = ()  # probability that an observation is lost
+    stickiness: tuple[float, ...] = ()  # probability that a frame repeats the previous action
+    frame_skip_jitter: tuple[int, ...] = ()  # k: steps last 4 - k to 4 + k frames
+    plot: Path | None = None  # picture of several policies, or of disturbances
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw the learning curves of runs, over steps and over minutes; seeds of one recipe together.
+
+    ncp-agents plot runs/pong-cfc-seed* runs/pong-ltc-seed1
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # folders
+    output: Path = Path("curves.png")  # the picture
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the README.md of saved policies, with pictures, from their recipe and scores.
+
+    ncp-agents report policies/pong-cfc
+    """
+
+    policies: tyro.conf.Positional[tuple[str, ...]]  # folders, or names as `policies` lists them
 
 
 @dataclass(frozen=True)
@@ -320,12 +352,33 @@ def record(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     choice = _parse(Evaluate, arguments, "evaluate")
+    kinds = ("noise", "drop_frames", "stickiness", "frame_skip_jitter")
+    sweeps = {kind: getattr(choice, kind) for kind in kinds if getattr(choice, kind)}
+    if not choice.policies:
+        raise UserError("which policy? name one, such as pong-cfc; see ncp-agents policies")
 
+    from ncp_agents.comparison import compare_command
     from ncp_agents.evaluation import evaluate_command
     from ncp_agents.saved_policy import find, load
 
+    loaded = [load(find(name)) for name in choice.policies]
+    if len(loaded) > 1 or sweeps or choice.plot is not None:
+        for option in ("video", "brain", "page", "render", "output"):
+            if getattr(choice, option):
+                raise UserError(f"--{option} is for one policy, undisturbed; leave it out here")
+        compare_command(
+            loaded,
+            sweeps,
+            episodes=choice.episodes,
+            protocol=choice.protocol,
+            deterministic=choice.deterministic,
+            seed=choice.seed,
+            num_envs=choice.num_envs,
+            plot=choice.plot,
+        )
+        return 0
     evaluate_command(
-        load(find(choice.policy)),
+        loaded[0],
         episodes=choice.episodes,
         protocol=choice.protocol,
         deterministic=choice.deterministic,
@@ -333,6 +386,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         num_envs=choice.num_envs,
         video=choice.video,
         video_games=choice.video_games,
+        brain=choice.brain,
+        page=choice.page,
         render=choice.render,
         output=choice.output,
     )
@@ -346,6 +401,30 @@ def export(arguments: Sequence[str]) -> int:
     from ncp_agents.saved_policy import find, load
 
     export_command(load(find(choice.policy)), choice.output, choice.sequence)
+    return 0
+
+
+def plot(arguments: Sequence[str]) -> int:
+    choice = _parse(Plot, arguments, "plot")
+
+    from ncp_agents.rendering.curve import draw_curves
+    from ncp_agents.run_folder import RunFolder
+
+    draw_curves([RunFolder.open(path) for path in choice.runs], choice.output)
+    print(f"picture: {choice.output}")
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    choice = _parse(Report, arguments, "report")
+    if not choice.policies:
+        raise UserError("which policy? name one, such as pong-cfc; see ncp-agents policies")
+
+    from ncp_agents.report import write_report
+    from ncp_agents.saved_policy import find
+
+    for name in choice.policies:
+        print(*write_report(find(name)), sep="\n")
     return 0
 
 
@@ -395,6 +474,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "record": record,
     "clone": clone,
     "evaluate": evaluate,
+    "plot": plot,
+    "report": report,
     "export": export,
     "policies": policies,
     "wiring": wiring,
@@ -405,7 +486,9 @@ USAGE = """usage: ncp-agents COMMAND [OPTIONS]
   train POLICY      train a policy from its recipe, in a run folder
   record POLICY     record a saved policy's games, or a person's, as demos
   clone POLICY      clone a policy from demos
-  evaluate POLICY   play whole games with a saved policy, and report its scores
+  evaluate POLICY…  play whole games with saved policies, and report their scores
+  plot RUN…         draw the learning curves of runs
+  report POLICY…    write a saved policy's README.md from its recipe and scores
   export POLICY     write a saved policy as an ONNX file
   policies          list the saved policies with their scores
   wiring [POLICY]   draw a circuit: who feeds whom, and with what sign

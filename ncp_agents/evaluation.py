@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -16,10 +17,16 @@ from rich.console import Console
 from tqdm import tqdm
 
 from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.disturbances import Disturbance, JitteredAtariVecEnv, disturbed
+from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
+from ncp_agents.rendering.anatomy import anatomy
+from ncp_agents.rendering.brain import brain_frames
+from ncp_agents.rendering.page import check_page_path, write_page
 from ncp_agents.rendering.pictures import pictures
+from ncp_agents.rendering.trace import Trace, Watched, trace
 from ncp_agents.rendering.video import check_video_path, write_video
 from ncp_agents.rendering.window import Window, shown
 from ncp_agents.saved_policy import SavedPolicy, State
@@ -49,6 +56,14 @@ class Game(NamedTuple):
     length: int  # steps
 
 
+class Games(NamedTuple):
+    """What was counted, and how fast it went."""
+
+    games: list[Game]
+    actions: np.ndarray  # (A,): how often each was taken in these games
+    steps_per_second: float  # all environments together
+
+
 class Player(Protocol):
     """What can play: a `SavedPolicy`, or any model of stable-baselines3."""
 
@@ -59,6 +74,24 @@ class Player(Protocol):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State | None]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ToldTheTime:
+    """A policy whose circuit learns how long each step of jittered games really was."""
+
+    policy: SavedPolicy
+    env: JitteredAtariVecEnv
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State]:
+        timespans = self.env.timespans
+        return self.policy.act(observation, state, episode_start, deterministic, timespans)
 
 
 def run_loop(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
@@ -94,6 +127,7 @@ def evaluate(
     num_envs: int | None = None,
     on_game: Callable[[Game], None] | None = None,
     watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
+    disturbance: Disturbance | None = None,
 ) -> Scores:
     """Play `episodes` whole games, rewards unclipped.
 
@@ -112,10 +146,12 @@ def evaluate(
             that goes.
         on_game: told of each counted game as it ends.
         watch: gets the steps, with screens, and hands them on; the evaluation ends early where it
-            stops, with the games finished so far.
+            stops, with the games finished so far. Not with a disturbance.
+        disturbance: what comes between the games and the policy.
 
     Raises:
-        UserError: an unknown protocol, or episodes or num_envs below 1.
+        UserError: an unknown protocol, episodes or num_envs below 1, or a disturbance that the
+            protocol has already.
     """
     if episodes < 1:
         raise UserError(f"episodes is {episodes}, expected >= 1; usual is 30")
@@ -126,19 +162,26 @@ def evaluate(
     num_envs = min(num_envs, episodes)
     name = protocol if isinstance(protocol, str) else protocol_name(protocol)
 
-    with _playing(policy, protocol, seed, num_envs, render=watch is not None) as env:
-        steps = run_loop(policy, env, deterministic)
+    with _playing(policy, protocol, seed, num_envs, watch is not None, disturbance) as env:
+        player = policy
+        if isinstance(env, JitteredAtariVecEnv) and disturbance and disturbance.timespans:
+            player = ToldTheTime(policy, env)
+        steps = run_loop(player, env, deterministic)
         if watch is not None:
             steps = watch(steps)
         quotas = [len(range(i, episodes, num_envs)) for i in range(num_envs)]
-        games = _counted_games(steps, quotas, on_game)
+        meanings = action_meanings(policy.recipe.environment.game)
+        games, actions, speed = _counted_games(steps, quotas, len(meanings), on_game)
     return Scores(
-        game=env.game,
+        game=policy.recipe.environment.game,
         protocol=name,
         deterministic=deterministic,
         seed=seed,
         returns=tuple(game.score for game in games),
         lengths=tuple(game.length for game in games),
+        actions=dict(zip(meanings, actions.tolist(), strict=True)),
+        disturbance=disturbance,
+        steps_per_second=round(speed, 1),
     )
 
 
@@ -167,6 +210,8 @@ def evaluate_command(
     deterministic: bool = False,
     seed: int = 0,
     video: Path | None = None,
+    brain: bool = False,
+    page: Path | None = None,
     video_games: int = 1,
     render: Literal["human"] | None = None,
     output: Path | None = None,
@@ -180,6 +225,8 @@ def evaluate_command(
     of `video_games` further games played alone: screens of all scored games would halve the speed.
 
     Args:
+        brain: whether the video has the circuit beside the game.
+        page: an HTML file of the same games as the video, the game and the circuit step by step.
         output: the scores file; None takes the policy's own, if it has a folder. An entry of more
             games than `episodes` stays as it is.
 
@@ -190,14 +237,19 @@ def evaluate_command(
     if output is None and policy.folder is not None:
         output = policy.folder / SCORES
     if output is not None:
-        _check_writable(output, "--output")
+        check_writable(output, "--output")
         if output.exists():
             read_scores(output)
     if video is not None:
         check_video_path(video)
-        _check_writable(video, "--video")
-        if video_games < 1:
-            raise UserError(f"video_games is {video_games}, expected >= 1")
+        check_writable(video, "--video")
+    elif brain:
+        raise UserError("--brain is the circuit beside a video's game; add --video game.mp4")
+    if page is not None:
+        check_page_path(page)
+        check_writable(page, "--page")
+    if video_games < 1:
+        raise UserError(f"video_games is {video_games}, expected >= 1")
 
     console = Console()
     with contextlib.ExitStack() as stack:
@@ -206,7 +258,36 @@ def evaluate_command(
             window = stack.enter_context(contextlib.closing(Window(policy.name)))
             watch = lambda steps: shown(steps, window)  # noqa: E731
             num_envs = 1
-        bar = stack.enter_context(tqdm(total=episodes, unit=" games", desc=policy.name))
+        scores = evaluate_with_bar(
+            policy, episodes, protocol, seed, deterministic, num_envs, watch=watch
+        )
+    console.print(table(scores))
+    if len(scores.returns) < episodes:
+        console.print(f"stopped after {len(scores.returns)} of {episodes} games; nothing written")
+        return scores
+    if output is not None:
+        console.print(kept(output, scores), soft_wrap=True)
+    if brain or page is not None:
+        played = record_trace(policy, video_games, protocol, seed, deterministic)
+        shown_circuit, title = anatomy(policy), f"{policy.name} plays {scores.game}"
+        if shown_circuit.in_blocks:
+            console.print(f"{shown_circuit.about}: too many for lines, drawn as blocks of neurons")
+        if video is not None and brain:
+            frames = brain_frames(played, shown_circuit, title)
+            write_video(video, tqdm(frames, video.name, len(played), unit=" steps"), scale=1)
+        if page is not None:
+            write_page(page, played, shown_circuit, title)
+            console.print(f"page: {page}", soft_wrap=True)
+    if video is not None:
+        if not brain:
+            record_video(policy, video, video_games, protocol, seed, deterministic)
+        console.print(f"video: {video}", soft_wrap=True)
+    return scores
+
+
+def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: Any) -> Scores:
+    """`evaluate`, with a progress bar that shows the mean so far."""
+    with tqdm(total=episodes, unit=" games", desc=policy.name) as bar:
         total = 0.0
 
         def on_game(game: Game) -> None:
@@ -215,25 +296,30 @@ def evaluate_command(
             bar.update()
             bar.set_postfix_str(f"mean {total / bar.n:.1f}")
 
-        scores = evaluate(policy, episodes, protocol, seed, deterministic, num_envs, on_game, watch)
-    console.print(table(scores))
-    if len(scores.returns) < episodes:
-        console.print(f"stopped after {len(scores.returns)} of {episodes} games; nothing written")
-        return scores
-    if output is not None:
-        known = read_scores(output).get(scores.key) if output.exists() else None
-        if known is not None and len(known.returns) > episodes:
-            console.print(
-                f"{output} keeps its {len(known.returns)} games under {scores.key}, which say more",
-                soft_wrap=True,
-            )
-        else:
-            write_scores(output, scores)
-            console.print(f"scores: {output}", soft_wrap=True)
-    if video is not None:
-        record_video(policy, video, video_games, protocol, seed, deterministic)
-        console.print(f"video: {video}", soft_wrap=True)
-    return scores
+        return evaluate(policy, episodes, *args, **kwargs, on_game=on_game)
+
+
+def kept(path: Path, scores: Scores) -> str:
+    """Write scores into a scores file, unless it knows more games → what was done, in words."""
+    known = read_scores(path).get(scores.key) if path.exists() else None
+    if known is not None and len(known.returns) > len(scores.returns):
+        return f"{path} keeps its {len(known.returns)} games under {scores.key}, which say more"
+    write_scores(path, scores)
+    return f"scores: {path}"
+
+
+def record_trace(
+    policy: SavedPolicy,
+    games: int = 1,
+    protocol: str | AtariProtocol = "v4",
+    seed: int = 0,
+    deterministic: bool = False,
+) -> Trace:
+    """Play the games that `record_video` plays, and keep all that the policy saw, felt and did."""
+    player = Watched(policy)
+    with _playing(policy, protocol, seed, num_envs=1, render=True) as env:
+        steps = first_games(run_loop(player, env, deterministic), games)
+        return trace(player, tqdm(steps, desc=policy.name, unit=" steps"))
 
 
 def record_video(
@@ -244,7 +330,7 @@ def record_video(
     seed: int = 0,
     deterministic: bool = False,
 ) -> int:
-    """Play `games` games alone, with a progress bar, into an MP4 → the number of steps shown."""
+    """Play `games` games alone, with a progress bar, into a video → the number of steps shown."""
     with _playing(policy, protocol, seed, num_envs=1, render=True) as env:
         steps = first_games(run_loop(policy, env, deterministic), games)
         frames = (picture for _, picture in pictures(steps))
@@ -274,39 +360,55 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _playing(
-    policy: SavedPolicy, protocol: str | AtariProtocol, seed: int, num_envs: int, render: bool
+    policy: SavedPolicy,
+    protocol: str | AtariProtocol,
+    seed: int,
+    num_envs: int,
+    render: bool,
+    disturbance: Disturbance | None = None,
 ) -> Iterator[AtariVecEnv]:
-    """Environments for a policy, and torch `seeded`."""
-    env = AtariVecEnv(
-        policy.recipe.environment.game,
-        num_envs,
-        rules_for(policy, protocol),
-        seed=seed,
-        render_mode="rgb_array" if render else None,
-    )
-    with contextlib.closing(env), seeded(seed, policy.device):
+    """Environments for a policy, its weights frozen, and torch `seeded`."""
+    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
+    if disturbance is not None:
+        env = disturbed(disturbance, game, num_envs, rules, seed)
+    else:
+        mode = "rgb_array" if render else None
+        env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
+    frozen = policy.network.circuit.frozen()
+    with contextlib.closing(env), seeded(seed, policy.device), frozen:
         yield env
 
 
 def _counted_games(
-    steps: Iterable[Step], quotas: list[int], on_game: Callable[[Game], None] | None
-) -> list[Game]:
+    steps: Iterable[Step],
+    quotas: list[int],
+    actions: int,
+    on_game: Callable[[Game], None] | None,
+) -> Games:
     """The first quotas[i] games of environment i, environment after environment."""
     games: list[list[Game]] = [[] for _ in quotas]
-    missing = sum(quotas)
+    running, taken = np.zeros((len(quotas), actions), int), np.zeros(actions, int)
+    missing, played, began = sum(quotas), 0, time.perf_counter()
     for step in steps:
-        for own, quota, info in zip(games, quotas, step.infos, strict=True):
-            if "episode" in info and len(own) < quota:
-                own.append(Game(info["episode"]["r"], info["episode"]["l"]))
+        played += len(quotas)
+        running[np.arange(len(quotas)), step.actions] += 1
+        for i, info in enumerate(step.infos):
+            if "episode" not in info:
+                continue
+            if len(games[i]) < quotas[i]:
+                games[i].append(Game(info["episode"]["r"], info["episode"]["l"]))
+                taken += running[i]
                 missing -= 1
                 if on_game is not None:
-                    on_game(own[-1])
+                    on_game(games[i][-1])
+            running[i] = 0
         if not missing:
             break
-    return [game for own in games for game in own]
+    speed = played / (time.perf_counter() - began)
+    return Games([game for own in games for game in own], taken, speed)
 
 
-def _check_writable(path: Path, option: str) -> None:
+def check_writable(path: Path, option: str) -> None:
     """Find out now, not after minutes of play."""
     try:
         if path.is_dir():

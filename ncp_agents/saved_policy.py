@@ -64,9 +64,9 @@ class SavedPolicy:
         deterministic: bool = False,
         timespans: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
-        """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,) bool,
-        timespans (B,) since the previous observation in steps, None = 1.0 → actions (B,) and the
-        new state. Does what stable-baselines3's `predict` does, with less around it."""
+        """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,)
+        bool, timespans (B,) since the previous observation in steps, None = 1.0 → actions (B,) and
+        the new state. Does what stable-baselines3's `predict` does, with less around it."""
         if self.network.training:
             self.network.set_training_mode(False)
         batch, neurons = len(observation), self.network.circuit.state_size

@@ -1,40 +1,100 @@
-"""What a policy reached: games, their mean and its interval, on disk and as a table."""
+"""What a policy reached: whole games, what follows from them and how sure it is, on disk and as
+tables.
+
+`scores.json`, beside the policy, holds an object for each way of playing, under a key that says
+which, such as "v4-deterministic noise=0.1":
+
+    game              "pong"
+    protocol          "v4", or how it differs: "v4(max_frames=400)"
+    deterministic     true: the likeliest action each step; false: actions are drawn
+    seed              of the games and the drawn actions
+    disturbance       null, or {"kind": "noise", "strength": 0.1, "timespans": false}; what the
+                      kinds are is in `ncp_agents.envs.disturbances`
+    returns           each game's score, unclipped and undiscounted
+    lengths           each game's steps, 4 frames each
+    actions           how often each action was taken in these games, by its name
+    steps_per_second  all environments together, games that were not counted included
+
+and what follows from these, for readers; it is computed anew when the file is read:
+
+    mean, median, interquartile_mean
+                      of the returns; the interquartile mean is that of the middle half
+    std               of the sample, with n - 1 degrees of freedom
+    intervals         {"mean": [low, high], ...}: 95 % bootstrap intervals of these three
+    mean_length       steps a game
+    human_normalised  the mean between random play, 0.0, and a professional tester's, 1.0
+    human_normalised_source
+                      where those two scores are from
+
+Numbers that do not exist, such as the spread of one game, are null.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
-from scipy.special import stdtrit
+from scipy.stats import bootstrap, trim_mean
 
-from ncp_agents.envs.games import human_normalised
+from ncp_agents.envs.disturbances import Disturbance
+from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, human_normalised
 from ncp_agents.errors import UserError
 from ncp_agents.files import write_text
-from ncp_agents.recipe import read_recipe
 from ncp_agents.rendering import STEPS_PER_SECOND
-from ncp_agents.saved_policy import RECIPE, WEIGHTS, zoo
+from ncp_agents.saved_policy import WEIGHTS, zoo
 
 SCORES = "scores.json"
-CONFIDENCE = 0.95  # of Scores.interval
+CONFIDENCE = 0.95  # of intervals
+STATISTICS: dict[str, Callable[..., Any]] = {
+    "mean": np.mean,
+    "median": np.median,
+    "interquartile_mean": lambda values, axis=-1: trim_mean(values, 0.25, axis),
+}
+
+
+def interval(values: np.ndarray, statistic: str = "mean", axis: int = 0) -> np.ndarray:
+    """95 % bootstrap interval of a statistic along an axis → (2, …), low and high.
+
+    Percentiles of 9,999 resamples, drawn from a fixed seed: the same values have the same interval.
+    Below two values NaN. Source: Efron 1979; for few runs of reinforcement learning, and for the
+    interquartile mean, Agarwal et al. 2021, arXiv:2108.13264.
+    """
+    values = np.asarray(values, float)
+    if values.shape[axis] < 2:
+        return np.full((2, *np.delete(values.shape, axis)), math.nan)
+    low, high = bootstrap(
+        (values,),
+        STATISTICS[statistic],
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        axis=axis,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return np.stack([low, high])
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Whole games of one policy under one protocol."""
+    """Whole games of one policy, played in one way; the file's docstring explains the fields."""
 
     game: str
-    protocol: str  # "v4", or how it differs: "v4(max_frames=400)"
-    deterministic: bool  # the likeliest action each step, not a sampled one
+    protocol: str
+    deterministic: bool
     seed: int
-    returns: tuple[float, ...]  # each game's score
-    lengths: tuple[int, ...]  # each game's steps
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+    actions: Mapping[str, int]
+    disturbance: Disturbance | None = None
+    steps_per_second: float = field(default=math.nan, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.returns) != len(self.lengths):
@@ -45,31 +105,31 @@ class Scores:
 
     @property
     def key(self) -> str:
-        """What tells entries of a scores file apart: "v4", "v4-deterministic", ..."""
-        return self.protocol + ("-deterministic" if self.deterministic else "")
+        """What tells entries of a scores file apart: "v4", "v4-deterministic noise=0.1", ..."""
+        way = self.protocol + ("-deterministic" if self.deterministic else "")
+        return f"{way} {self.disturbance}" if self.disturbance else way
 
     @property
     def mean(self) -> float:
-        """NaN without games."""
-        return float(np.mean(self.returns)) if self.returns else math.nan
+        return self._statistic("mean")
+
+    @property
+    def median(self) -> float:
+        return self._statistic("median")
+
+    @property
+    def interquartile_mean(self) -> float:
+        return self._statistic("interquartile_mean")
 
     @property
     def std(self) -> float:
-        """Of the sample, with n - 1 degrees of freedom; NaN below two games."""
+        """NaN below two games."""
         return float(np.std(self.returns, ddof=1)) if len(self.returns) > 1 else math.nan
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the mean, mean ± t(n - 1) · std / √n; NaN below two games.
-
-        Student's t takes games as independent and their scores as roughly normal.
-        """
-        games = len(self.returns)
-        if games < 2:
-            return math.nan, math.nan
-        quantile = float(stdtrit(games - 1, (1 + CONFIDENCE) / 2))
-        half = quantile * self.std / math.sqrt(games)
-        return self.mean - half, self.mean + half
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, ...]]:
+        """Low and high by statistic; NaN below two games."""
+        return {name: tuple(interval(np.array(self.returns), name).tolist()) for name in STATISTICS}
 
     @property
     def mean_length(self) -> float:
@@ -78,17 +138,23 @@ class Scores:
 
     @property
     def human_normalised(self) -> float | None:
-        """The mean between random play, 0.0, and a professional tester's, 1.0, where known."""
+        """None where no human score is known."""
         return human_normalised(self.game, self.mean)
+
+    def _statistic(self, name: str) -> float:
+        """NaN without games."""
+        return float(STATISTICS[name](self.returns)) if self.returns else math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields, and for readers what follows from them (null where NaN)."""
+        normalised = self.human_normalised
         return dataclasses.asdict(self) | {
-            "mean": _or_none(self.mean),
-            "std": _or_none(self.std),
-            "interval": [_or_none(bound) for bound in self.interval],
+            "steps_per_second": _or_none(self.steps_per_second),
+            **{name: _or_none(getattr(self, name)) for name in (*STATISTICS, "std")},
+            "intervals": {name: [*map(_or_none, both)] for name, both in self.intervals.items()},
             "mean_length": _or_none(self.mean_length),
-            "human_normalised": _or_none(self.human_normalised),
+            "human_normalised": _or_none(normalised),
+            "human_normalised_source": None if normalised is None else HUMAN_SCORES_SOURCE,
         }
 
     @classmethod
@@ -101,20 +167,30 @@ class Scores:
         if not isinstance(data, Mapping):
             raise ValueError(f"got {data!r}, expected the scores of one protocol")
         values = dict(data)
-        for name, kind in (
-            ("game", str),
-            ("protocol", str),
-            ("deterministic", bool),
-            ("seed", int),
-            ("returns", list),
-            ("lengths", list),
+        for name, kinds in (
+            ("game", (str,)),
+            ("protocol", (str,)),
+            ("deterministic", (bool,)),
+            ("seed", (int,)),
+            ("returns", (list,)),
+            ("lengths", (list,)),
+            ("actions", (dict,)),
+            ("disturbance", (dict, type(None))),
+            ("steps_per_second", (float, int, type(None))),
         ):
-            if type(values.get(name)) is not kind:
-                raise ValueError(f"{name} is {values.get(name)!r}, expected {kind.__name__}")
-        for name, kinds in (("returns", (int, float)), ("lengths", (int,))):
-            for value in values[name]:
+            if type(values.get(name, ...)) not in kinds:
+                got = values.get(name, "missing")
+                raise ValueError(f"{name} is {got!r}, expected {kinds[0].__name__}")
+        counts = list(values["actions"].values())
+        for name, numbers, kinds in (
+            ("returns", values["returns"], (int, float)),
+            ("lengths", values["lengths"], (int,)),
+            ("actions", counts, (int,)),
+        ):
+            for value in numbers:
                 if type(value) not in kinds or not math.isfinite(value):
                     raise ValueError(f"{name} hold {value!r}, expected numbers")
+        speed, disturbance = values["steps_per_second"], values["disturbance"]
         return cls(
             game=values["game"],
             protocol=values["protocol"],
@@ -122,19 +198,25 @@ class Scores:
             seed=values["seed"],
             returns=tuple(map(float, values["returns"])),
             lengths=tuple(values["lengths"]),
+            actions=values["actions"],
+            disturbance=None if disturbance is None else Disturbance.from_dict(disturbance),
+            steps_per_second=math.nan if speed is None else speed,
         )
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Put scores into a scores file, in place of earlier ones of the same protocol and way of
-    choosing actions; the others stay.
+    """Put scores into a scores file, in place of earlier ones of the same key; the others stay.
 
     Raises:
         UserError: the file is there and not a scores file.
     """
     entries = (read_scores(path) if path.exists() else {}) | {scores.key: scores}
-    data = {key: entries[key].to_dict() for key in sorted(entries)}
-    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+    blocks = []
+    for key in sorted(entries):
+        fields = entries[key].to_dict().items()
+        lines = [f"    {json.dumps(name)}: {json.dumps(v, allow_nan=False)}" for name, v in fields]
+        blocks.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
+    write_text(path, "{\n" + ",\n".join(blocks) + "\n}\n")
 
 
 def read_scores(path: Path) -> dict[str, Scores]:
@@ -158,19 +240,42 @@ def read_scores(path: Path) -> dict[str, Scores]:
         ) from None
 
 
-def table(*scores: Scores) -> Table:
-    """One column for each, for rich to print; 80 characters hold three."""
-    result = Table("", *(each.key for each in scores))
-    for name, show in (
-        ("game", lambda each: each.game),
-        ("mean", lambda each: _number(each.mean)),
-        ("std", lambda each: _number(each.std)),
-        (f"{CONFIDENCE:.0%} interval", _interval),
-        ("games", lambda each: str(len(each.returns))),
-        ("mean length", lambda each: _duration(each.mean_length)),
-        ("human-normalised", lambda each: _percent(each.human_normalised)),
+def table(scores: Scores) -> Table:
+    """All there is to say of one way of playing, for rich to print."""
+    result = Table("", scores.key, box=box.SIMPLE_HEAD)
+    result.add_row("game", scores.game)
+    for name in STATISTICS:
+        value = number(getattr(scores, name))
+        result.add_row(name.replace("_", " "), f"{value}  ({span(scores, name)})")
+    for name, shown in (
+        ("std", number(scores.std)),
+        ("human-normalised", percent(scores.human_normalised)),
+        ("games", str(len(scores.returns))),
+        ("mean length", _duration(scores.mean_length)),
+        ("steps/s", "–" if math.isnan(speed := scores.steps_per_second) else f"{speed:,.0f}"),
+        ("actions", shares(scores)),
     ):
-        result.add_row(name, *map(show, scores))
+        result.add_row(name, shown)
+    result.caption = f"in brackets: {percent(CONFIDENCE)} bootstrap intervals"
+    return result
+
+
+def comparison(rows: Iterable[tuple[str, Scores]]) -> Table:
+    """A row for each policy and way of playing."""
+    result = Table("policy", box=box.SIMPLE_HEAD)
+    result.add_column("scored under", overflow="fold")
+    for column in ("games", "mean", f"{percent(CONFIDENCE)} interval", "IQM", "human"):
+        result.add_column(column, justify="right")
+    for name, scores in rows:
+        result.add_row(
+            name,
+            scores.key,
+            str(len(scores.returns)),
+            number(scores.mean),
+            span(scores),
+            number(scores.interquartile_mean),
+            percent(scores.human_normalised),
+        )
     return result
 
 
@@ -178,36 +283,38 @@ def policies_table() -> Table:
     """The saved policies that `ncp-agents` knows by name, a row for each of their scores.
 
     Raises:
-        UserError: a broken recipe or scores file.
+        UserError: a broken scores file.
     """
-    result = Table("policy", "game", "scored under")
-    for column in ("games", "mean", f"{CONFIDENCE:.0%} interval", "human"):
-        result.add_column(column, justify="right")
+    rows, others = [], []
     for name, folder in sorted(zoo().items()):
-        game = read_recipe(folder / RECIPE).environment.game
-        path = folder / SCORES
-        for each in read_scores(path).values() if path.exists() else ():
-            result.add_row(
-                name,
-                game,
-                each.key,
-                str(len(each.returns)),
-                _number(each.mean),
-                _interval(each),
-                _percent(each.human_normalised),
-            )
-        if not path.exists():
+        if (folder / SCORES).exists():
+            known = read_scores(folder / SCORES).values()
+            rows += [(name, each) for each in known if each.disturbance is None]
+        else:
             trained = (folder / WEIGHTS).exists()
-            result.add_row(name, game, "not scored yet" if trained else "not trained yet")
+            others.append((name, "not scored yet" if trained else "not trained yet"))
+    result = comparison(rows)
+    for row in others:
+        result.add_row(*row)
     return result
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f}"
 
 
-def _interval(scores: Scores) -> str:
-    return " … ".join(map(_number, scores.interval))
+def span(scores: Scores, statistic: str = "mean") -> str:
+    return " … ".join(map(number, scores.intervals[statistic]))
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def shares(scores: Scores) -> str:
+    """NOOP 12 %, FIRE 3 %, ..."""
+    total = sum(scores.actions.values()) or 1
+    return ", ".join(f"{name} {percent(count / total)}" for name, count in scores.actions.items())
 
 
 def _duration(steps: float) -> str:
@@ -216,10 +323,6 @@ def _duration(steps: float) -> str:
         return "–"
     minutes, seconds = divmod(round(steps / STEPS_PER_SECOND), 60)
     return f"{steps:.0f} steps ({minutes}:{seconds:02})"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.1%}"
 
 
 def _or_none(value: float | None) -> float | None:

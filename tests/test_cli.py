@@ -24,7 +24,7 @@ from ncp_agents.recipe import Recipe, to_toml
         (["train", "{tmp}/wrong.toml"], "steps is 'x' (str), expected int"),
         (["evaluate", "pong-cfx"], "did you mean 'pong-cfc'"),
         (["evaluate", "{tmp}"], "is not a saved policy: it lacks recipe.toml"),
-        (["evaluate"], "required"),
+        (["evaluate"], "which policy?"),
         (["evaluate", "pong-cfc", "--protocol", "v6"], "invalid choice 'v6'"),
     ],
 )

@@ -1,30 +1,28 @@
-"""Evaluation: whole games, fixed quotas, the circuit's state, seeds, statistics, scores on disk."""
+"""Evaluation: whole games, fixed quotas, the circuit's state, seeds, disturbances, the command."""
 
+import collections
 import dataclasses
 import itertools
-import json
-import math
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
-from rich.console import Console
 
 from ncp_agents.envs import AtariVecEnv
+from ncp_agents.envs.disturbances import Disturbance, JitteredAtariVecEnv
 from ncp_agents.envs.protocol import PROTOCOLS, protocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import (
+    ToldTheTime,
     evaluate,
     evaluate_command,
     first_games,
     protocol_name,
     run_loop,
 )
-from ncp_agents.files import write_text
-from ncp_agents.recipe import Environment, Recipe, to_toml
-from ncp_agents.saved_policy import SavedPolicy, build
-from ncp_agents.scores import Scores, policies_table, read_scores, table, write_scores
+from ncp_agents.recipe import Environment, Recipe
+from ncp_agents.saved_policy import SavedPolicy, build, find, load
+from ncp_agents.scores import read_scores
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -44,18 +42,6 @@ def pong():
 def breakout():
     """A fresh policy loses its five lives after 100 to 400 steps, so games differ in length."""
     return fresh_policy("breakout")
-
-
-def scores(returns=(1.0, 2.0, 3.0, 4.0), **changes):
-    values = {
-        "game": "pong",
-        "protocol": "v4",
-        "deterministic": False,
-        "seed": 0,
-        "returns": tuple(returns),
-        "lengths": tuple(100 + i for i in range(len(returns))),
-    }
-    return Scores(**values | changes)
 
 
 def test_every_environment_plays_its_quota(breakout):
@@ -78,6 +64,7 @@ def test_every_environment_plays_its_quota(breakout):
     expected = games[0][:2] + games[1][:1]
     assert list(zip(result.returns, result.lengths, strict=True)) == expected
     assert sorted(counted) == sorted(expected)
+    assert sum(result.actions.values()) == sum(length for _, length in expected)
 
 
 def test_same_seed_same_scores_and_the_callers_random_numbers_stay(breakout):
@@ -93,6 +80,49 @@ def test_same_seed_same_scores_and_the_callers_random_numbers_stay(breakout):
     assert torch.equal(drawn, expected)
     assert first == second
     assert first.lengths != other.lengths
+
+
+def test_the_actions_of_counted_games_are_counted(pong):
+    taken = collections.Counter()
+
+    def watch(steps):
+        for number, step in enumerate(steps):
+            if number < 50:  # two games; the third is cut off
+                taken.update(step.actions.tolist())
+            elif number == 60:
+                return
+            yield step
+
+    result = evaluate(pong, 3, SHORT, num_envs=1, watch=watch)
+    expected = [taken[action] for action in range(6)]
+    assert list(result.actions) == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+    assert list(result.actions.values()) == expected
+
+
+def test_disturbed_games_are_other_games():
+    policy = load(find("pong-cfc"))
+    ways = [Disturbance("drop_frames", 0.9), Disturbance("frame_skip_jitter", 2)]
+    ways.append(dataclasses.replace(ways[1], timespans=True))
+    rules = protocol("v4", max_frames=400)
+    results = [
+        evaluate(policy, 2, rules, deterministic=True, disturbance=way) for way in (None, *ways)
+    ]
+    assert [result.disturbance for result in results] == [None, *ways]
+    assert len({tuple(result.actions.values()) for result in results}) == 4
+    again = evaluate(policy, 2, rules, deterministic=True, disturbance=ways[1])
+    assert again == results[2]
+
+
+def test_the_circuit_is_told_how_long_steps_were(pong):
+    env = JitteredAtariVecEnv("pong", 2, SHORT, seed=4, jitter=2)
+    state = before = None
+    for step in itertools.islice(run_loop(ToldTheTime(pong, env), env, True), 20):
+        told = env.timespans  # of the next decision: the step is over by now
+        if state is not None:
+            _, expected = pong.act(step.observations, state, step.episode_starts, True, before)
+            np.testing.assert_allclose(step.state[0], expected[0], atol=1e-6)
+        state, before = step.state, told
+    assert told.tolist() != [1.0, 1.0]
 
 
 def test_games_are_scored_whole_and_unclipped():
@@ -159,61 +189,6 @@ def test_watching_can_end_early(pong):
     assert result.lengths == (25, 25)
 
 
-def test_statistics_worked_out_by_hand():
-    # mean 2.5; squares 2.25 + 0.25 + 0.25 + 2.25 = 5, std √(5 / 3);
-    # t(3) at 97.5 % is 3.18245 in tables; 3.18245 · 1.29099 / 2 = 2.05426
-    result = scores((1.0, 2.0, 3.0, 4.0), lengths=(10, 20, 30, 60))
-    assert result.mean == 2.5
-    assert result.std == pytest.approx(math.sqrt(5 / 3))
-    assert result.interval == pytest.approx((0.44574, 4.55426), abs=1e-5)
-    assert result.mean_length == 30
-    assert result.human_normalised == pytest.approx((2.5 + 20.7) / (14.6 + 20.7))
-
-
-def test_the_interval_is_scipys():
-    returns = np.random.default_rng(0).normal(10, 5, 30)
-    expected = scipy.stats.t.interval(0.95, 29, returns.mean(), scipy.stats.sem(returns))
-    assert scores(returns).interval == pytest.approx(expected)
-
-
-def test_one_game_has_no_spread():
-    result = scores((7.0,))
-    assert result.mean == 7.0
-    assert all(map(math.isnan, (result.std, *result.interval)))
-    assert math.isnan(scores(()).mean)
-
-
-def test_table_shows_everything():
-    console = Console(width=80)
-    with console.capture() as capture:
-        both = scores(), scores((7.0,), lengths=(27_000,), deterministic=True)
-        console.print(table(*both))
-    text = capture.get()
-    for part in (
-        *("v4-deterministic", "pong", "2.5", "1.3", "0.4 … 4.6", "102 steps (0:07)", "65.7%"),
-        *("– … –", "27000 steps (30:00)"),
-    ):
-        assert part in text
-
-
-def test_policies_are_listed_with_their_scores(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("one", "two", "three"):
-        folder = tmp_path / "policies" / name
-        write_text(folder / "recipe.toml", to_toml(Recipe(name=name)))
-        if name != "three":
-            (folder / "weights.safetensors").touch()
-    write_scores(tmp_path / "policies" / "one" / "scores.json", scores())
-
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(policies_table())
-    rows = [line.split() for line in capture.get().replace("│", " ").splitlines()]
-    assert ["one", "pong", "v4", "4", "2.5", "0.4", "…", "4.6", "65.7%"] in rows
-    assert ["two", "pong", "not", "scored", "yet"] in rows
-    assert ["three", "pong", "not", "trained", "yet"] in rows
-
-
 @pytest.mark.parametrize(
     ("rules", "name"),
     [
@@ -226,53 +201,6 @@ def test_policies_are_listed_with_their_scores(tmp_path, monkeypatch):
 )
 def test_scores_name_their_protocol(rules, name):
     assert protocol_name(rules) == name
-
-
-@pytest.mark.parametrize("result", [scores(), scores((7.0,)), scores(())])
-def test_scores_survive_json(result):
-    text = json.dumps(result.to_dict(), allow_nan=False)
-    assert Scores.from_dict(json.loads(text)) == result
-
-
-def test_writing_scores_keeps_the_other_entries(tmp_path):
-    path = tmp_path / "new" / "scores.json"
-    old, new = scores((1.0, 2.0)), scores((3.0, 4.0))
-    deterministic = dataclasses.replace(old, deterministic=True)
-    for entry in (old, deterministic, dataclasses.replace(old, protocol="v5"), new):
-        write_scores(path, entry)
-
-    assert list(json.loads(path.read_text())) == ["v4", "v4-deterministic", "v5"]
-    assert json.loads(path.read_text())["v4"]["mean"] == 3.5
-    read = read_scores(path)
-    assert read["v4"] == new
-    assert read["v4-deterministic"] == deterministic
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ('{"v4": {"game"', "Expecting"),
-        ("[]", "got list, expected an object"),
-        ('{"v4": 3}', "got 3, expected the scores of one protocol"),
-        ('{"v4": {"game": "pong"}}', "protocol is None, expected str"),
-        (json.dumps({"v4": scores().to_dict() | {"returns": [1, "2"]}}), "returns hold '2'"),
-        (json.dumps({"v4": scores().to_dict() | {"returns": [1.0]}}), "1 returns and 4 lengths"),
-        (json.dumps({"v4": scores().to_dict() | {"returns": [math.nan]}}), "returns hold nan"),
-    ],
-)
-def test_a_broken_scores_file_is_named_and_left(tmp_path, text, reason):
-    path = tmp_path / "scores.json"
-    path.write_text(text)
-    for call in (lambda: read_scores(path), lambda: write_scores(path, scores())):
-        with pytest.raises(UserError, match=r"scores\.json is not a scores file") as caught:
-            call()
-        assert reason in str(caught.value)
-    assert path.read_text() == text
-
-
-def test_missing_scores_say_what_to_do(tmp_path):
-    with pytest.raises(UserError, match=r"there is no .*scores\.json; play for it"):
-        read_scores(tmp_path / "scores.json")
 
 
 def test_the_command_scores_prints_and_records(pong, tmp_path, capsys):
@@ -303,7 +231,7 @@ def test_a_few_games_do_not_replace_many(pong, tmp_path, capsys):
         ({"video": "file/game.mp4"}, "cannot write .*file/game.mp4 .*--video"),
         ({"output": "."}, r"cannot write .* \(it is a folder\)"),
         ({"output": "file"}, "file is not a scores file"),
-        ({"video": "game.gif"}, r"game.gif ends in '.gif', expected .mp4"),
+        ({"video": "game.avi"}, r"game.avi ends in '.avi', expected .mp4"),
         ({"video": "game.mp4", "video_games": 0}, "video_games is 0, expected >= 1"),
         ({"episodes": 0}, "episodes is 0, expected >= 1"),
         ({"num_envs": 0}, "num_envs is 0, expected >= 1"),

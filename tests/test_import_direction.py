@@ -12,7 +12,9 @@ SB3 = FOUNDATION | {"torch", "envs", "datasets", "recipe", "sb3"}
 JOBS = {
     "training",
     "recording",
+    "report",
     "cloning",
+    "comparison",
     "dagger",
     "evaluation",
     "rendering",

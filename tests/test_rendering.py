@@ -66,6 +66,19 @@ def test_video_decodes_to_what_went_in(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["squares.mp4"]
 
 
+@pytest.mark.parametrize(("ending", "magic"), [("webm", b"\x1aE\xdf\xa3"), ("GIF", b"GIF89a")])
+def test_other_formats_decode_to_what_went_in(tmp_path, ending, magic):
+    path = tmp_path / f"squares.{ending}"
+    assert write_video(path, squares(5, 22, 17), fps=15, scale=4) == 5
+
+    video, _ = decode(path)
+    assert video.shape == (5, 88, 68, 3)
+    for frame, expected in zip(video, squares(5, 22, 17), strict=True):
+        large = expected.repeat(4, axis=0).repeat(4, axis=1)
+        assert np.abs(frame.astype(int) - large).mean() < 3
+    assert path.read_bytes().startswith(magic)
+
+
 def test_video_takes_pictures_as_they_come(tmp_path):
     alive = []
 
@@ -94,8 +107,8 @@ def test_a_failed_video_leaves_the_old_one(tmp_path):
         write_video(path, itertools.chain(squares(1, 32, 32), squares(1, 16, 32)))
     with pytest.raises(ValueError, match="frame 0 is float64"):
         write_video(path, [np.zeros((32, 32, 3))])
-    with pytest.raises(UserError, match=r"ends in '\.gif', expected \.mp4"):
-        write_video(tmp_path / "squares.gif", squares(1, 32, 32))
+    with pytest.raises(UserError, match=r"ends in '\.avi', expected \.mp4, \.webm or \.gif"):
+        write_video(tmp_path / "squares.avi", squares(1, 32, 32))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["squares.mp4"]
 

@@ -6,16 +6,21 @@ import shutil
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sb3_contrib import RecurrentPPO
 
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
 from ncp_agents.recipe import Circuit, Environment, Policy, Recipe, to_toml
-from ncp_agents.saved_policy import build, find, load, save, weights, zoo
+from ncp_agents.saved_policy import build, find, load, policy_kwargs, save, weights, zoo
+from ncp_agents.sb3 import CnnNcpPolicy
 
 RECIPES = [
     Recipe(),
@@ -163,3 +168,21 @@ save(Path({str(folder)!r}), Recipe(seed=5), network)
 def test_a_copied_folder_is_the_same_policy(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     assert (tmp_path / "copy" / "recipe.toml").read_text() == to_toml(load(folder).recipe)
+
+
+def test_a_saved_policy_goes_on_in_recurrent_ppo():
+    """sb3-contrib's own algorithm takes it as it is: the same actions, and it learns."""
+    policy = load(find("pong-cfc"))
+    env = AtariVecEnv("pong", 2, protocol("v4"), seed=1)
+    with closing(env):
+        kwargs = policy_kwargs(policy.recipe)
+        model = RecurrentPPO(CnnNcpPolicy, env, n_steps=8, batch_size=8, policy_kwargs=kwargs)
+        model.policy.load_state_dict(policy.network.state_dict())
+        observation = env.reset()
+        starts = np.ones(2, bool)
+        ours = policy.predict(observation, None, starts, deterministic=True)
+        theirs = model.predict(observation, None, starts, deterministic=True)
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        before = model.policy.value_net.weight.clone()
+        model.learn(16)
+        assert not torch.equal(before, model.policy.value_net.weight)

@@ -79,11 +79,11 @@ class AtariVecEnv(VecEnv):
         size = (self.protocol.frame_size, self.protocol.frame_size)
         stack = self.protocol.frame_stack
         threads = num_threads or min(num_envs, _available_cpus())
-        self._games = _emulators(self.game, num_envs, self.protocol, size, stack, threads)
+        self._games = emulators(self.game, num_envs, self.protocol, size, stack, threads)
         self._colour_games = None
         if render_mode is not None:
             size = screen_size(self.game)
-            self._colour_games = _emulators(
+            self._colour_games = emulators(
                 self.game, num_envs, self.protocol, size, 1, threads, grayscale=False
             )
         observation_space = self._games.single_observation_space
@@ -267,7 +267,7 @@ class AtariVecEnv(VecEnv):
             )
 
 
-def _emulators(
+def emulators(
     game: str,
     num_envs: int,
     protocol: AtariProtocol,
@@ -275,6 +275,7 @@ def _emulators(
     stack: int,
     threads: int,
     grayscale: bool = True,
+    maxpool: bool = True,
 ) -> AtariVectorEnv:
     # What ALE offers and this class does itself:
     # - episodic_life restarts the whole game at each lost life; with life_loss_info, a game over
@@ -293,6 +294,7 @@ def _emulators(
         img_height=size[0],
         img_width=size[1],
         grayscale=grayscale,
+        maxpool=maxpool,
         stack_num=stack,
         frameskip=protocol.frame_skip,
         noop_max=protocol.noop_max,

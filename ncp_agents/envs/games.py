@@ -149,7 +149,11 @@ RANDOM_AND_HUMAN_SCORES: dict[str, tuple[float, float]] = {
 
 After up to 30 no-ops and without sticky actions, so they compare best with protocol v4.
 
-Source: Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning",
-arXiv:1511.06581, appendix, which extends Mnih et al. 2015 (Nature 518, 529-533); the same numbers
-are in Badia et al. 2020, "Agent57", arXiv:2003.13350.
+Source: `HUMAN_SCORES_SOURCE`, whose appendix extends Mnih et al. 2015 (Nature 518, 529-533); the
+same numbers are in Badia et al. 2020, "Agent57", arXiv:2003.13350.
 """
+
+HUMAN_SCORES_SOURCE = (
+    "Wang et al. 2016, Dueling Network Architectures for Deep Reinforcement Learning, "
+    "arXiv:1511.06581"
+)

@@ -1,47 +1,107 @@
-"""The learning curve of a run as a picture."""
+"""Learning curves as pictures: of one run, and of several with their seeds together."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ncp_agents.envs.games import RANDOM_AND_HUMAN_SCORES
-from ncp_agents.files import replacing
+from ncp_agents.errors import UserError
 from ncp_agents.recipe import Recipe
-from ncp_agents.run_folder import read_progress
+from ncp_agents.rendering.figures import COLORS, calm, save_figure
+from ncp_agents.run_folder import RunFolder, read_progress
+from ncp_agents.scores import interval
+
+Rows = Sequence[Mapping[str, float]]
+
+POINTS = 400  # of a curve that several seeds share
 
 
 def draw_curve(progress: Path, picture: Path, recipe: Recipe) -> None:
     """Draw the returns of `progress`, a progress.csv, into the PNG `picture`: the mean return of
     the last training games, the evaluations and, where one is known, a human's score."""
     rows = read_progress(progress)
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    training = [(r["steps"] / 1e6, r["return_mean"]) for r in rows if "return_mean" in r]
+    steps, returns = _curve(rows, "steps")
+    if len(steps):
+        label = f"training, mean of the last {recipe.schedule.window} games"
+        axes.plot(steps, returns, color=COLORS[0], label=label)
     evaluations = [(r["steps"] / 1e6, r["eval_return"]) for r in rows if "eval_return" in r]
-    if training:
-        axes.plot(
-            *zip(*training, strict=True),
-            color="tab:blue",
-            label=f"training, mean of the last {recipe.schedule.window} games",
-        )
     if evaluations:
-        axes.plot(
-            *zip(*evaluations, strict=True),
-            "o",
-            color="tab:orange",
-            label=f"evaluation, mean of {recipe.schedule.eval_episodes} games",
-        )
-    scores = RANDOM_AND_HUMAN_SCORES.get(recipe.environment.game)
-    if scores:
-        axes.axhline(scores[1], color="grey", linestyle=":", label="human")
-    axes.set_xlabel("steps (millions; one is 4 frames)")
+        label = f"evaluation, mean of {recipe.schedule.eval_episodes} games"
+        axes.plot(*zip(*evaluations, strict=True), "o", color=COLORS[1], label=label)
+    _finish(axes, "steps", recipe)
     axes.set_ylabel("return of a game")
     minutes = rows[-1]["seconds"] / 60 if rows else 0.0
     axes.set_title(f"{recipe.name}, seed {recipe.seed}, {minutes:.1f} minutes")
-    axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend()
-    with replacing(picture) as temporary:
-        figure.savefig(temporary, format="png")
+        axes.legend(frameon=False)
+    save_figure(figure, picture)
+
+
+def draw_curves(runs: Sequence[RunFolder], picture: Path) -> None:
+    """Draw the training returns of runs over steps and over minutes.
+
+    Runs that differ in nothing but their seed are drawn together, as their mean and its 95 %
+    bootstrap interval, as far as all of them got. They go by the recipe's name; another recipe of
+    the same name goes by its run's folder.
+
+    Raises:
+        UserError: a run without progress yet, or no runs.
+    """
+    if not runs:
+        raise UserError("there are no runs to draw; name some, such as runs/*")
+    groups: dict[Recipe, list[Rows]] = {}
+    names: dict[Recipe, str] = {}
+    for run in runs:
+        rows = [row for row in read_progress(run.progress) if "return_mean" in row]
+        if not rows:
+            raise UserError(f"{run.path} has no finished game in its progress.csv; leave it out")
+        recipe = replace(run.recipe, seed=0)
+        taken = recipe not in names and run.recipe.name in names.values()
+        names.setdefault(recipe, run.path.name if taken else run.recipe.name)
+        groups.setdefault(recipe, []).append(rows)
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, by in zip(panels, ("steps", "seconds"), strict=True):
+        for i, (recipe, seeds) in enumerate(groups.items()):
+            _draw_group(axes, [_curve(rows, by) for rows in seeds], names[recipe], i)
+        _finish(axes, by, *groups)
+    panels[0].set_ylabel("mean return of the last training games")
+    panels[0].legend(frameon=False, title="mean and 95 % interval", alignment="left")
+    save_figure(figure, picture)
+
+
+def _draw_group(
+    axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], name: str, index: int
+) -> None:
+    color = COLORS[index % len(COLORS)]
+    start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    grid = np.linspace(start, end, POINTS)
+    values = np.stack([np.interp(grid, x, y) for x, y in curves])
+    seeds = "1 seed" if len(curves) == 1 else f"{len(curves)} seeds"
+    axes.fill_between(grid, *interval(values), color=color, alpha=0.15, linewidth=0)
+    axes.plot(grid, values.mean(0), color=color, label=f"{name}, {seeds}")
+
+
+def _curve(rows: Rows, by: str) -> tuple[np.ndarray, np.ndarray]:
+    """Millions of steps, or minutes, and the mean training return there."""
+    unit = {"steps": 1e6, "seconds": 60}[by]
+    points = [(row[by] / unit, row["return_mean"]) for row in rows if "return_mean" in row]
+    x, y = np.array(points).reshape(-1, 2).T
+    return x, y
+
+
+def _finish(axes: Axes, by: str, *recipes: Recipe) -> None:
+    games = {recipe.environment.game for recipe in recipes}
+    human = RANDOM_AND_HUMAN_SCORES.get(next(iter(games))) if len(games) == 1 else None
+    if human is not None:
+        axes.axhline(human[1], color="grey", linestyle=":", linewidth=1.2, label="human")
+    axes.set_xlabel({"steps": "steps (millions; one is 4 frames)", "seconds": "minutes"}[by])
+    calm(axes)

@@ -1,9 +1,10 @@
-"""Pictures → an H.264 video that every browser and player shows."""
+"""Pictures → a video that every browser shows: MP4 (H.264), WebM (VP9) or GIF."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -12,7 +13,36 @@ from ncp_agents.errors import UserError
 from ncp_agents.files import replacing
 from ncp_agents.rendering import STEPS_PER_SECOND
 
-QUALITY = 7  # of 10; pixel edges stay sharp, a minute of Pong takes about 1 MB
+# Pixel edges stay sharp; a minute of Pong takes about 1 MB as MP4 or WebM. A GIF has a palette a
+# frame, since one for all could only be chosen with all frames in memory.
+FORMATS: dict[str, dict[str, Any]] = {
+    ".mp4": {
+        "codec": "libx264",
+        "pix_fmt_out": "yuv420p",
+        "quality": None,
+        # "faststart" lets it play while it loads.
+        "output_params": ["-crf", "25", "-preset", "veryfast", "-movflags", "+faststart"],
+    },
+    ".webm": {
+        "codec": "libvpx-vp9",
+        "pix_fmt_out": "yuv420p",
+        "quality": None,
+        # Otherwise VP9 takes several times as long as the game.
+        "output_params": [
+            *("-crf", "36", "-b:v", "0"),
+            *("-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1"),
+        ],
+    },
+    ".gif": {
+        "codec": "gif",
+        "pix_fmt_out": "pal8",
+        "quality": None,
+        "output_params": [
+            "-vf",
+            "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=dither=none:new=1",
+        ],
+    },
+}
 
 
 def write_video(
@@ -21,17 +51,17 @@ def write_video(
     """Encode frames as they come; `path` is replaced once the video is whole.
 
     Args:
-        path: ends in .mp4.
+        path: ends in .mp4, .webm or .gif, which decides the format.
         frames: each (H, W, 3) uint8, all of one size, at least one.
         fps: frames a second; 15 is the speed of a game at one frame a step.
         scale: side of the square of pixels that one pixel becomes. Odd sizes get a black edge,
-            because H.264 halves the colours' resolution.
+            because H.264 and VP9 halve the colours' resolution.
 
     Returns:
         The number of frames written.
 
     Raises:
-        UserError: `path` does not end in .mp4.
+        UserError: `path` has another ending.
         ValueError: no frames, one of another shape or type, or a scale below 1.
         OSError: the encoder failed, for instance on a full disk.
     """
@@ -50,12 +80,9 @@ def write_video(
                         str(temporary),
                         size,
                         fps=fps,
-                        codec="libx264",
-                        pix_fmt_out="yuv420p",
-                        quality=QUALITY,
                         macro_block_size=2,
-                        output_params=["-movflags", "+faststart"],  # plays while it loads
                         ffmpeg_log_level="error",
+                        **FORMATS[path.suffix.lower()],
                     )
                     writer.send(None)  # starts the encoder
                 if frame.shape != shape or frame.ndim != 3 or frame.dtype != np.uint8:
@@ -83,15 +110,15 @@ def write_video(
 def check_video_path(path: Path) -> None:
     """
     Raises:
-        UserError: `path` does not end in .mp4.
+        UserError: `path` ends in none of the formats' endings.
     """
-    if path.suffix.lower() != ".mp4":
-        raise UserError(f"video {path} ends in {path.suffix!r}, expected .mp4")
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"video {path} ends in {path.suffix!r}, expected .mp4, .webm or .gif")
 
 
 def _enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
     """(H, W, 3) → (even H * scale, even W * scale, 3), nearest neighbour."""
-    large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
+    large = frame.repeat(scale, axis=1).repeat(scale, axis=0)
     height, width, _ = large.shape
     return np.ascontiguousarray(
         np.pad(large, ((0, _even(height) - height), (0, _even(width) - width), (0, 0)))

@@ -114,7 +114,7 @@ def main() -> None:
             path = options.folder / f"{kind}-seed{seed}"
             run = cloned(recipe, demos, path, teacher if kind == "dagger" else None)
             drawn, likeliest = scored(run.policy)
-            low, high = drawn.interval
+            low, high = drawn.intervals["mean"]
             table.add_row(
                 kind,
                 str(seed),

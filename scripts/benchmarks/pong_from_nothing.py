@@ -24,21 +24,19 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from ncp_agents.errors import UserError
-from ncp_agents.files import replacing
 from ncp_agents.names import look_up
 from ncp_agents.recipe import Circuit, Recipe, read_recipe
+from ncp_agents.rendering.curve import draw_curves
 from ncp_agents.run_folder import RunFolder, read_progress
 from ncp_agents.saved_policy import find
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training import default_run, train
 
 GOAL = 18.0  # mean return of training; 21 is the most there is
-COLORS = ("tab:blue", "tab:orange", "tab:green")
 
 
 def variant(recipe: Recipe, name: str) -> Recipe:
@@ -101,39 +99,27 @@ def main() -> None:
     base = read_recipe(find(options.policy) / "recipe.toml")
     base = replace(base, steps=options.steps or base.steps)
     table = Table("variant", "seed", "steps to 18", "minutes to 18", "steps/s", "last return")
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for color, name in zip(COLORS, options.variants, strict=False):
+    runs = []
+    for name in options.variants:
         goals = []
         for seed in options.seeds:
-            rows = trained(replace(variant(base, name), seed=seed))
+            recipe = replace(variant(base, name), seed=seed)
+            rows = trained(recipe)
+            runs.append(RunFolder.open(default_run(recipe)))
             goal = reached(rows)
             goals += [goal] if goal else []
-            curve = [(r["steps"] / 1e6, r["return_mean"]) for r in rows if "return_mean" in r]
+            returns = [row["return_mean"] for row in rows if "return_mean" in row]
             table.add_row(
                 name,
                 str(seed),
                 f"{goal[0]:,.0f}" if goal else "not reached",
                 f"{goal[1]:.1f}" if goal else "–",
                 f"{rows[-1]['steps'] / rows[-1]['seconds']:,.0f}",
-                f"{curve[-1][1]:.1f}" if curve else "–",
-            )
-            axes.plot(
-                [steps for steps, _ in curve],
-                [score for _, score in curve],
-                color=color,
-                alpha=0.8,
-                label=name if seed == options.seeds[0] else None,
+                f"{returns[-1]:.1f}" if returns else "–",
             )
         if len(goals) == len(options.seeds) > 1:
             table.add_row(name, "mean ± std", *summary(goals), "", "", end_section=True)
-    axes.axhline(GOAL, color="grey", linestyle=":")
-    axes.set_xlabel("steps (millions)")
-    axes.set_ylabel("mean return of the last 20 games")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with replacing(options.picture) as temporary:
-        figure.savefig(temporary, format="png")
+    draw_curves(runs, options.picture)
     Console().print(table)
     print(f"picture: {options.picture}")
 

@@ -1,0 +1,97 @@
+"""Several policies beside each other, and policies under disturbances of growing strength."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ncp_agents.envs.disturbances import KINDS, Disturbance
+from ncp_agents.errors import UserError
+from ncp_agents.evaluation import check_writable, evaluate_with_bar, kept
+from ncp_agents.names import look_up
+from ncp_agents.rendering.figures import check_picture_path
+from ncp_agents.rendering.scores_picture import draw_comparison, draw_disturbances
+from ncp_agents.saved_policy import SavedPolicy
+from ncp_agents.scores import SCORES, Scores, comparison, read_scores
+
+
+def compare_command(
+    policies: Sequence[SavedPolicy],
+    sweeps: Mapping[str, Sequence[float]] | None = None,
+    *,
+    episodes: int = 30,
+    protocol: str = "v4",
+    deterministic: bool = False,
+    seed: int = 0,
+    num_envs: int | None = None,
+    plot: Path | None = None,
+) -> list[tuple[str, Scores]]:
+    """Evaluate policies, print one table and draw one picture; scores go beside each policy.
+
+    Args:
+        sweeps: strengths by kind of disturbance, see `ncp_agents.envs.disturbances`. One
+            disturbs at a time, and the undisturbed games always come along.
+        plot: the picture. None takes `disturbances.png` or, without sweeps, `scores.png`; a
+            single policy's own folder, or here.
+
+    Raises:
+        UserError: before any game is played, where a file cannot be written, a disturbance cannot
+            be, or two policies have one name.
+    """
+    ways = disturbances(sweeps or {})
+    names = [policy.name for policy in policies]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two of the policies are called {name}; evaluate one at a time")
+    alone = policies[0].folder if len(policies) == 1 else None
+    if plot is None:
+        plot = (alone or Path()) / ("disturbances.png" if sweeps else "scores.png")
+    check_picture_path(plot)
+    check_writable(plot, "--plot")
+    files = [policy.folder / SCORES if policy.folder else None for policy in policies]
+    for file in filter(None, files):
+        check_writable(file, "a copy of the policy in a folder of yours")
+        if file.exists():
+            read_scores(file)
+
+    console = Console()
+    rows, said = [], []
+    for policy, file in zip(policies, files, strict=True):
+        for way in ways:
+            scores = evaluate_with_bar(
+                policy, episodes, protocol, seed, deterministic, num_envs, disturbance=way
+            )
+            rows.append((policy.name, scores))
+            if file is not None:
+                said.append(kept(file, scores))
+    console.print(comparison(rows))
+    for line in dict.fromkeys(said):
+        console.print(line, soft_wrap=True)
+    if sweeps:
+        known = {name: [each for own, each in rows if own == name] for name in names}
+        draw_disturbances(known, plot)
+    else:
+        draw_comparison(rows, plot)
+    console.print(f"picture: {plot}", soft_wrap=True)
+    return rows
+
+
+def disturbances(sweeps: Mapping[str, Sequence[float]]) -> list[Disturbance | None]:
+    """What to play: undisturbed, None, and each kind at each strength above 0; jitter both with
+    the circuit told the time and not.
+
+    Raises:
+        UserError: an unknown kind, a strength out of range.
+    """
+    ways: list[Disturbance | None] = [None]
+    for kind, strengths in sweeps.items():
+        look_up("disturbance", kind, KINDS)
+        for strength in sorted(set(strengths)):
+            way = Disturbance(kind, strength)
+            if strength:
+                ways.append(way)
+                if kind == "frame_skip_jitter":
+                    ways.append(Disturbance(kind, strength, timespans=True))
+    return ways

@@ -1,0 +1,50 @@
+"""What all pictures of numbers share: colours, a quiet frame, files that never change by
+themselves."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ncp_agents.errors import UserError
+from ncp_agents.files import replacing
+
+# Okabe and Ito's palette, safe for colour-blind readers; the most distinct first.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def calm(axes: Axes) -> None:
+    """A faint grid and no box: the data stand out."""
+    axes.grid(alpha=0.25, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def check_picture_path(picture: Path) -> None:
+    """
+    Raises:
+        UserError: `picture` does not end in .png.
+    """
+    if picture.suffix.lower() != ".png":
+        raise UserError(f"picture {picture} ends in {picture.suffix!r}, expected .png")
+
+
+def save_figure(figure: Figure, picture: Path, dpi: int = 120) -> None:
+    """Write a PNG of 256 colours, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        UserError: `picture` does not end in .png.
+    """
+    check_picture_path(picture)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
+    with Image.open(drawn) as image, replacing(picture) as temporary:
+        # A third of the size. Median cut, the default, would lose rare colours: a single point's.
+        few = image.convert("RGB").quantize(
+            256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+        few.save(temporary, format="PNG", optimize=True)

@@ -1,0 +1,176 @@
+"""A policy's README.md, written from its recipe and its scores, with pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from matplotlib.figure import Figure
+
+from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, action_meanings
+from ncp_agents.envs.protocol import PROTOCOLS
+from ncp_agents.files import write_text
+from ncp_agents.rendering.figures import save_figure
+from ncp_agents.rendering.scores_picture import draw_disturbances
+from ncp_agents.saved_policy import SavedPolicy, load
+from ncp_agents.scores import CONFIDENCE, SCORES, Scores, number, percent, read_scores, shares, span
+
+README = "README.md"
+WIRING = "wiring.png"
+CURVE = "curve.png"
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write `README.md` and its pictures into a policy's folder, in place of earlier ones.
+
+    The same policy and scores give the same bytes.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: the folder is no saved policy, or has no scores yet.
+    """
+    policy = load(folder)
+    scores = list(read_scores(folder / SCORES).values())
+    wiring = policy.network.circuit.wiring
+    written = []
+    if wiring is not None:
+        written.append(folder / WIRING)
+        save_figure(cast(Figure, wiring.draw().figure), folder / WIRING, dpi=80)
+    parts = [
+        _about(policy),
+        f"![The circuit]({WIRING})" if wiring is not None else "",
+        _scores([each for each in scores if each.disturbance is None]),
+    ]
+    for way, swept in _sweeps(scores).items():
+        picture = folder / f"disturbances-{way}.png"
+        draw_disturbances({policy.name: swept}, picture)
+        written.append(picture)
+        parts.append(_disturbances(way, swept, picture))
+    if (folder / CURVE).is_file():
+        parts.append(f"## How it learnt\n\n![Learning curve]({CURVE})")
+    parts.append(_reproduce(policy, scores))
+    write_text(folder / README, "\n\n".join(filter(None, parts)) + "\n")
+    return [*written, folder / README]
+
+
+def _about(policy: SavedPolicy) -> str:
+    recipe, circuit = policy.recipe, policy.network.circuit
+    environment, wiring = recipe.environment, circuit.wiring
+    cell = {"cfc": "CfC"}.get(recipe.circuit.cell, recipe.circuit.cell.upper())
+    layers, wired = f"{circuit.state_size} neurons", "that all read each other"
+    if wiring is not None:
+        names = [f"{len(layer)} {wiring.get_type_of_neuron(layer[0])}" for layer in wiring.layers]
+        layers = " → ".join(names) + " neurons"
+        wired = (
+            f"on the wiring `{recipe.circuit.wiring}`: {wiring.synapse_count:,} synapses between "
+            f"them, {wiring.sensory_synapse_count:,} from the features"
+        )
+    parameters = sum(p.numel() for p in policy.network.parameters())
+    size, stack = environment.atari_protocol().frame_size, environment.frame_stack
+    frames = "single frames" if stack == 1 else f"{stack} frames at a time"
+    seen = f"{size} × {size} frame" if stack == 1 else f"{stack} {size} × {size} frames"
+    encoder = type(policy.network.features_extractor).__name__
+    return (
+        f"# {policy.name}\n\n"
+        f"Plays {environment.game} from {frames}, with {circuit.state_size} {cell} neurons "
+        f"{wired}. {parameters:,} parameters in all.\n\n"
+        f"    {seen} → {encoder}, {recipe.policy.features} features → {layers} → "
+        f"{len(action_meanings(environment.game))} actions"
+    )
+
+
+def _scores(scores: Sequence[Scores]) -> str:
+    rows = [
+        (
+            each.protocol,
+            "likeliest" if each.deterministic else "drawn",
+            str(len(each.returns)),
+            number(each.mean),
+            span(each),
+            f"{number(each.median)} ({span(each, 'median')})",
+            f"{number(each.interquartile_mean)} ({span(each, 'interquartile_mean')})",
+            number(each.std),
+            percent(each.human_normalised),
+        )
+        for each in scores
+    ]
+    header = (
+        *("protocol", "actions", "games", "mean", f"{percent(CONFIDENCE)} interval"),
+        *("median", "interquartile mean", "std", "human"),
+    )
+    taken = "".join(f"- {each.key}: {shares(each)}\n" for each in scores)
+    return (
+        "## What it reaches\n\n"
+        "Whole games with unclipped rewards, up to 30 no-ops and at most 108,000 frames. `v4` has "
+        "no sticky actions, `v5` has them with probability 0.25. Intervals are bootstrapped.\n\n"
+        f"{_table(header, rows)}\n\n"
+        f"*human*: 0 % is random play, 100 % a professional tester's ({HUMAN_SCORES_SOURCE}).\n\n"
+        f"Actions taken:\n\n{taken.rstrip()}"
+    )
+
+
+def _sweeps(scores: Iterable[Scores]) -> dict[str, list[Scores]]:
+    """The entries of each way of playing that was disturbed, by its undisturbed key."""
+    ways: dict[str, list[Scores]] = {}
+    for each in scores:
+        ways.setdefault(replace(each, disturbance=None).key, []).append(each)
+    return {way: known for way, known in ways.items() if any(each.disturbance for each in known)}
+
+
+def _disturbances(way: str, known: Iterable[Scores], picture: Path) -> str:
+    rows = [
+        (
+            each.disturbance.kind.replace("_", " ")
+            + (", circuit told the time" if each.disturbance.timespans else ""),
+            f"{each.disturbance.strength:g}",
+            str(len(each.returns)),
+            number(each.mean),
+            span(each),
+        )
+        for each in known
+        if each.disturbance is not None
+    ]
+    header = ("disturbance", "strength", "games", "mean", f"{percent(CONFIDENCE)} interval")
+    return (
+        f"## Disturbed, {way}\n\n"
+        f"![Return against the strength of disturbances]({picture.name})\n\n"
+        f"{_table(header, rows)}"
+    )
+
+
+def _reproduce(policy: SavedPolicy, scores: Iterable[Scores]) -> str:
+    recipe = policy.recipe
+    ways: dict[str, dict[str, list[str]]] = {}
+    for each in scores:
+        if each.protocol not in PROTOCOLS:
+            continue  # one of Python's, which the command line cannot spell
+        command = f"ncp-agents evaluate . --protocol {each.protocol}"
+        command += " --deterministic" if each.deterministic else ""
+        command += f" --episodes {len(each.returns)} --seed {each.seed}"
+        sweeps = ways.setdefault(command, {})
+        if each.disturbance is not None:
+            strengths = sweeps.setdefault(each.disturbance.kind, [])
+            if (strength := f"{each.disturbance.strength:g}") not in strengths:
+                strengths.append(strength)
+    commands = [
+        command
+        + "".join(f" --{kind.replace('_', '-')} {' '.join(s)}" for kind, s in sweeps.items())
+        for command, sweeps in ways.items()
+    ]
+    lines = "\n".join(["ncp-agents train recipe.toml", *commands, "ncp-agents report ."])
+    return (
+        "## How to make it again\n\n"
+        f"In this folder; `recipe.toml` says everything about the training ({recipe.steps:,} "
+        f"steps, seed {recipe.seed}), `scores.json` holds each game behind the tables.\n\n"
+        f"```sh\n{lines}\n```"
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,87 @@
+"""Several policies and disturbances in one table and one picture."""
+
+import dataclasses
+
+import pytest
+import torch
+from PIL import Image
+
+from ncp_agents.comparison import compare_command, disturbances
+from ncp_agents.envs.disturbances import Disturbance
+from ncp_agents.envs.protocol import protocol
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import Environment, Recipe
+from ncp_agents.saved_policy import SavedPolicy, build
+from ncp_agents.scores import read_scores
+
+SHORT = protocol("v4", max_frames=100)  # 25 steps a game
+
+
+def fresh(folder, name, game="pong"):
+    torch.manual_seed(5)
+    recipe = Recipe(name=name, environment=Environment(game=game))
+    (folder / name).mkdir()
+    return SavedPolicy(recipe, build(recipe), folder / name)
+
+
+def test_sweeps_play_undisturbed_games_and_each_strength_once():
+    ways = disturbances({"noise": (0.2, 0.0, 0.1, 0.1), "frame_skip_jitter": (1,)})
+    assert ways == [
+        None,
+        Disturbance("noise", 0.1),
+        Disturbance("noise", 0.2),
+        Disturbance("frame_skip_jitter", 1),
+        Disturbance("frame_skip_jitter", 1, timespans=True),
+    ]
+    assert disturbances({}) == [None]
+
+
+def test_a_sweep_is_scored_kept_and_drawn(tmp_path, capsys):
+    policy = fresh(tmp_path, "one")
+    rows = compare_command(
+        [policy], {"noise": (0.1,), "frame_skip_jitter": (2,)}, episodes=2, protocol=SHORT
+    )
+    kept = read_scores(tmp_path / "one" / "scores.json")
+    assert list(kept.values()) == sorted((each for _, each in rows), key=lambda each: each.key)
+    assert len(kept) == 4
+    with Image.open(tmp_path / "one" / "disturbances.png") as picture:
+        assert picture.width > picture.height > 300
+    assert "noise=0.1" in capsys.readouterr().out
+
+
+def test_several_policies_share_a_table_and_a_picture(tmp_path, capsys):
+    policies = [fresh(tmp_path, "one"), fresh(tmp_path, "two", "breakout")]
+    picture = tmp_path / "both.png"
+    rows = compare_command(policies, episodes=2, protocol=SHORT, plot=picture)
+    assert [name for name, _ in rows] == ["one", "two"]
+    first = picture.read_bytes()
+    compare_command(policies, episodes=2, protocol=SHORT, plot=picture)
+    assert picture.read_bytes() == first
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["scores.json"]
+    out = capsys.readouterr().out
+    assert "one" in out
+    assert "two" in out
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "options", "reason"),
+    [
+        ({"noize": (0.1,)}, {}, "did you mean 'noise'"),
+        ({"drop_frames": (0.1, 1.0)}, {}, "drop_frames is 1.0, expected a probability"),
+        ({}, {"plot": "scores.jpg"}, "scores.jpg ends in '.jpg', expected .png"),
+        ({}, {"plot": "one/scores.json/x.png"}, "cannot write"),
+        ({}, {"episodes": 0}, "episodes is 0, expected >= 1"),
+    ],
+)
+def test_mistakes_are_told_before_playing(tmp_path, sweeps, options, reason):
+    policy = fresh(tmp_path, "one")
+    (tmp_path / "one" / "scores.json").write_text("{}")
+    options = {k: tmp_path / v if k == "plot" else v for k, v in options.items()}
+    with pytest.raises(UserError, match=reason):
+        compare_command([policy], sweeps, **{"episodes": 10_000} | options)
+
+
+def test_policies_of_one_name_are_refused(tmp_path):
+    policy = fresh(tmp_path, "one")
+    with pytest.raises(UserError, match="two of the policies are called one"):
+        compare_command([policy, dataclasses.replace(policy)], episodes=10_000)

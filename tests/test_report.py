@@ -1,0 +1,110 @@
+"""A policy's README says what its files say, and stays as it is while they do."""
+
+import pytest
+import torch
+
+from ncp_agents.envs.disturbances import Disturbance
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import Circuit, Recipe
+from ncp_agents.report import write_report
+from ncp_agents.saved_policy import build, save, zoo
+from ncp_agents.scores import Scores, write_scores
+
+
+def scores(returns, **changes):
+    values = {
+        "game": "pong",
+        "protocol": "v4",
+        "deterministic": True,
+        "seed": 3,
+        "returns": returns,
+        "lengths": (100,) * len(returns),
+        "actions": {"NOOP": 300, "FIRE": 100},
+    }
+    return Scores(**values | changes)
+
+
+def saved(folder, **circuit):
+    torch.manual_seed(0)
+    recipe = Recipe(name="mine", steps=5000, circuit=Circuit(**circuit))
+    save(folder, recipe, build(recipe))
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_report_says_what_the_files_say(tmp_path):
+    folder = saved(tmp_path / "mine")
+    path = folder / "scores.json"
+    write_scores(path, scores((1.0, 5.0, 6.0)))
+    for way in (
+        Disturbance("noise", 0.1),
+        Disturbance("frame_skip_jitter", 2),
+        Disturbance("frame_skip_jitter", 2, timespans=True),
+    ):
+        write_scores(path, scores((1.0, 2.0, 3.0), disturbance=way))
+    written = write_report(folder)
+    assert {p.name for p in written} == {
+        "README.md",
+        "wiring.png",
+        "disturbances-v4-deterministic.png",
+    }
+    text = (folder / "README.md").read_text()
+    for part in (
+        "# mine\n",
+        "29 inter → 19 command → 16 motor neurons → 6 actions",
+        "| v4 | likeliest | 3 | 4.0 | 1.0 … 6.0 | 5.0 (1.0 … 6.0) |",
+        "| noise | 0.1 | 3 | 2.0 |",
+        "| frame skip jitter, circuit told the time | 2 | 3 | 2.0 |",
+        "NOOP 75 %, FIRE 25 %",
+        "--protocol v4 --deterministic --episodes 3 --seed 3 --frame-skip-jitter 2 --noise 0.1\n",
+        "arXiv:1511.06581",
+        "5,000 steps, seed 1",
+    ):
+        assert part in text
+    assert "curve.png" not in text  # there is none
+    for line in text.splitlines():
+        if line.startswith("!["):
+            assert (folder / line.partition("(")[2].rstrip(")")).is_file()
+
+
+def test_writing_again_changes_nothing(tmp_path):
+    folder = saved(tmp_path / "mine")
+    write_scores(folder / "scores.json", scores((1.0, 2.0), disturbance=Disturbance("noise", 0.1)))
+    write_scores(folder / "scores.json", scores((1.0, 2.0)))
+    write_report(folder)
+    before = contents(folder)
+    write_report(folder)
+    assert contents(folder) == before
+    write_scores(folder / "scores.json", scores((1.0, 3.0)))
+    write_report(folder)
+    assert contents(folder)["README.md"] != before["README.md"]
+
+
+def test_a_dense_circuit_has_no_wiring_to_show(tmp_path):
+    folder = saved(tmp_path / "mine", wiring="dense", units=8)
+    write_scores(folder / "scores.json", scores((1.0, 2.0)))
+    assert [path.name for path in write_report(folder)] == ["README.md"]
+    text = (folder / "README.md").read_text()
+    assert "8 CfC neurons that all read each other" in text
+    assert "wiring.png" not in text
+
+
+def test_without_scores_the_report_says_what_to_do(tmp_path):
+    folder = saved(tmp_path / "mine")
+    before = contents(folder)
+    with pytest.raises(UserError, match="play for it: ncp-agents evaluate"):
+        write_report(folder)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("name", "folder"), sorted(zoo().items()))
+def test_reports_of_the_zoo_are_up_to_date(name, folder, tmp_path):
+    copy = tmp_path / name
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    write_report(copy)
+    assert contents(copy)["README.md"] == contents(folder)["README.md"]
