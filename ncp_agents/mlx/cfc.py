@@ -1,0 +1,97 @@
+"""The CfC layer: a sequence in, a sequence out."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+from mlx import nn
+
+from ncp_agents.mlx.cfc_cell import CfCCell, Init, Mode
+from ncp_agents.mlx.sequence_layer import SequenceLayer
+from ncp_agents.mlx.wired_cfc_cell import WiredCfCCell
+from ncp_agents.wirings import Wiring
+
+
+class CfC(SequenceLayer):
+    """A recurrent layer of closed-form continuous-time neurons, dense or on a wiring.
+
+    Axes: B batch, T steps, I inputs, N neurons, M outputs (motor neurons, or proj_size).
+
+    Args:
+        input_size: I.
+        units: N for a dense layer, or a `Wiring`.
+        proj_size: size of a linear read-out after the neurons, or None for none.
+        return_sequences: whether the output has all steps or only the last.
+        batch_first: whether inputs are (B, T, I) or (T, B, I).
+        mixed_memory: whether a memory cell (`MemoryCell`) precedes the neurons in each step.
+        mode: "default", "no_gate" or "pure", see `CfCCell`.
+        activation: of the backbone, see `CfCCell`.
+        backbone_units, backbone_layers, backbone_dropout: of a dense layer, see `CfCCell`
+            (default 128, 1, 0.0); a wired one has no backbone.
+        mask_time_gates: whether a wired layer's time gates are as sparse as its other heads.
+        init: "xavier" as in ncps, or "balanced", see `CfCCell`.
+
+    Raises:
+        ValueError: a size below 1, an unknown mode or activation, a backbone with a wiring.
+
+    Source: Hasani et al. 2022, "Closed-form continuous-time neural networks", arXiv:2106.13898;
+    resets inside the sequence and timespans a row are additions.
+    """
+
+    rnn_cell: CfCCell | WiredCfCCell
+
+    def __init__(
+        self,
+        input_size: int,
+        units: int | Wiring,
+        proj_size: int | None = None,
+        return_sequences: bool = True,
+        batch_first: bool = True,
+        mixed_memory: bool = False,
+        mode: Mode = "default",
+        activation: str = "lecun_tanh",
+        backbone_units: int | None = None,
+        backbone_layers: int | None = None,
+        backbone_dropout: float | None = None,
+        *,
+        mask_time_gates: bool = False,
+        init: Init = "xavier",
+    ) -> None:
+        if isinstance(units, Wiring):
+            given: dict[str, object] = {
+                "backbone_units": backbone_units,
+                "backbone_layers": backbone_layers,
+                "backbone_dropout": backbone_dropout,
+            }
+            if activation != "lecun_tanh":
+                given["activation"] = activation
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(
+                        f"{name}={value} does not go with a wiring: it has no backbone"
+                    )
+            cell = WiredCfCCell(input_size, units, mode, mask_time_gates=mask_time_gates, init=init)
+            neurons, output_slice = cell.state_size, cell.output_slice
+        else:
+            cell = CfCCell(
+                input_size,
+                units,
+                mode,
+                activation,
+                128 if backbone_units is None else backbone_units,
+                1 if backbone_layers is None else backbone_layers,
+                0.0 if backbone_dropout is None else backbone_dropout,
+                init=init,
+            )
+            neurons, output_slice = units, slice(0, units)
+        super().__init__(cell, input_size, neurons, return_sequences, batch_first, mixed_memory)
+        self.output_slice = output_slice
+        self.output_size = output_slice.stop - output_slice.start
+        self.proj_size = proj_size
+        self.fc = nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
+
+    @property
+    def wiring(self) -> Wiring | None:
+        return self.rnn_cell.wiring if isinstance(self.rnn_cell, WiredCfCCell) else None
+
+    def read_out(self, states: mx.array) -> mx.array:
+        return self.fc(states[..., self.output_slice])

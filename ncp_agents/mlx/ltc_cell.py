@@ -1,0 +1,264 @@
+"""One step of a liquid time-constant (LTC) neuron layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+
+from ncp_agents.mlx.masks import MASKS, freeze_masks
+from ncp_agents.mlx.wired_cell import WiredCell
+from ncp_agents.names import look_up
+from ncp_agents.wirings import Wiring
+
+Mapping = Literal["affine", "linear"] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The synapses that exist, as a table with a column for each neuron that receives any.
+
+    Gathering whole rows of a state whose batch comes last, and adding up along the columns, is
+    several times as fast as a scatter to the targets, or a matrix product.
+
+    Axes: N neurons, R of them receiving, K synapses of the neuron that has most.
+    """
+
+    source: mx.array
+    """(K, R) int"""
+    flat: mx.array
+    """(K, R) int: where the synapse stands in a flattened (sources, N)."""
+    exists: mx.array
+    """(K, R) bool, False where a neuron has fewer synapses than K."""
+    column: mx.array
+    """(N,) int: which column is the neuron's; R for those that receive nothing."""
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> Layout:
+        """matrix (sources, N), nonzero where a synapse is."""
+        exists = matrix != 0
+        receiving = np.flatnonzero(exists.any(0))
+        column = np.full(matrix.shape[1], len(receiving))
+        column[receiving] = np.arange(len(receiving))
+        most = exists.sum(0).max()
+        source = np.argsort(~exists[:, receiving], axis=0, kind="stable")[:most]
+        return cls(
+            source=mx.array(source),
+            flat=mx.array(source * matrix.shape[1] + receiving),
+            exists=mx.array(np.take_along_axis(exists[:, receiving], source, 0)),
+            column=mx.array(column),
+        )
+
+
+class Synapses(NamedTuple):
+    """The synapses from some sources to the neurons.
+
+    act = sigmoid(slope * v[source] - offset)
+    conductance[target] += weight * act,   pull[target] += reversal * weight * act
+    """
+
+    layout: Layout
+    slope: mx.array
+    offset: mx.array
+    weight: mx.array
+    pull: mx.array
+    """(K, R) each; pull is weight * reversal potential."""
+
+    def receive(self, v: mx.array) -> tuple[mx.array, mx.array]:
+        """v (sources, B) → what the synapses add to conductance and pull, (N, B) each."""
+        weighted = activate(v[self.layout.source], *(p[..., None] for p in self[1:]))
+        nothing = mx.zeros((1, v.shape[1]), v.dtype)
+        conductance, pull = (
+            mx.concatenate([part.sum(0), nothing])[self.layout.column] for part in weighted
+        )
+        return conductance, pull
+
+
+@partial(mx.compile, shapeless=True)
+def activate(
+    v: mx.array, slope: mx.array, offset: mx.array, weight: mx.array, pull: mx.array
+) -> tuple[mx.array, mx.array]:
+    act = mx.sigmoid(v * slope - offset)
+    return act * weight, act * pull
+
+
+@partial(mx.compile, shapeless=True)
+def euler(
+    v: mx.array, conductance: mx.array, pull: mx.array, cm: mx.array, dt: mx.array
+) -> mx.array:
+    """One semi-implicit step; a dt of 0 leaves v as it was."""
+    divisor = mx.where(dt > 0, cm + dt * conductance, 1.0)
+    return v + mx.where(dt > 0, dt * (pull - conductance * v) / divisor, 0.0)
+
+
+class Membrane(NamedTuple):
+    """A cell's parameters as a step reads them. Axes: T steps, B batch, I inputs, N neurons."""
+
+    cm: mx.array
+    leak: mx.array
+    rest: mx.array
+    """(N, 1) each: capacitance, leak conductance and the potential that it pulls towards."""
+    sensory: Synapses
+    internal: Synapses
+    unfolds: int
+    epsilon: float
+
+    def project(self, x: mx.array) -> mx.array:
+        """x (…, B, I) → conductance and pull (…, 2, N, B) of all that stays within a step."""
+        *steps, batch, inputs = x.shape
+        flat = mx.contiguous(x.reshape(-1, inputs).T)
+        conductance, pull = self.sensory.receive(flat)
+        base = mx.stack([conductance + self.leak + self.epsilon, pull + self.leak * self.rest])
+        base = base.reshape(2, -1, *steps, batch)
+        return mx.contiguous(mx.moveaxis(base, 2, 0)) if steps else base
+
+    def step(self, base: mx.array, v: mx.array, timespan: float | mx.array) -> mx.array:
+        """One step from potentials v (B, N); timespan a float or (B, 1) → v' (B, N)."""
+        v = mx.contiguous(v.T)
+        dt = mx.array(timespan, v.dtype).T / self.unfolds
+        for _ in range(self.unfolds):
+            conductance, pull = self.internal.receive(v)
+            v = euler(v, conductance + base[0], pull + base[1], self.cm, dt)
+        return v.T
+
+
+class LTCCell(WiredCell):
+    """One step of a liquid time-constant (LTC) neuron layer.
+
+        cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
+
+    over the synapses s into a neuron, by `ode_unfolds` steps of semi-implicit Euler
+    (`ncp_agents.equations.ltc_step`).
+
+    Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
+
+    Args:
+        wiring: built for I inputs here if it was not yet.
+        in_features: I, or None where the wiring is built already.
+        input_mapping: of the inputs: "affine" (x * input_w + input_b), "linear" (x * input_w) or
+            None.
+        output_mapping: of the motor neurons, in the same way.
+        ode_unfolds: steps of the solver in one step of the cell.
+        epsilon: added to the conductance, so that nothing is divided by 0.
+        implicit_param_constraints: True takes cm, gleak and w through a softplus, so that they stay
+            positive; with False `apply_weight_constraints` clips them, after each optimiser step.
+
+    The state (B, N) holds the neurons as the wiring numbers them, motor neurons first: for an NCP
+    [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign.
+
+    Raises:
+        ValueError: a wiring that is not built or was built for another size, an unknown mapping,
+            fewer than one unfold.
+
+    Source: Hasani et al. 2021, "Liquid time-constant networks", AAAI, arXiv:2006.04439.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        in_features: int | None = None,
+        input_mapping: Mapping = "affine",
+        output_mapping: Mapping = "affine",
+        ode_unfolds: int = 6,
+        epsilon: float = 1e-8,
+        implicit_param_constraints: bool = False,
+    ) -> None:
+        super().__init__(wiring, in_features, "in_features")
+        for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
+            if mapping is not None:
+                look_up(name, mapping, ("affine", "linear"))
+        if ode_unfolds < 1:
+            raise ValueError(f"ode_unfolds is {ode_unfolds}, expected >= 1; usual is 6")
+        self.input_mapping: Mapping = input_mapping
+        self.output_mapping: Mapping = output_mapping
+        self.ode_unfolds = ode_unfolds
+        self.epsilon = epsilon
+        self.implicit_param_constraints = implicit_param_constraints
+
+        self._layouts: dict[str, Layout] = {}
+        neurons = (self.state_size,)
+        self.gleak = mx.random.uniform(0.001, 1.0, neurons)
+        self.vleak = mx.random.uniform(-0.2, 0.2, neurons)
+        self.cm = mx.random.uniform(0.4, 0.6, neurons)
+        for prefix, polarity in (
+            ("", wiring.erev_initializer()),
+            ("sensory_", wiring.sensory_erev_initializer()),
+        ):
+            self[f"{prefix}sigma"] = mx.random.uniform(3.0, 8.0, polarity.shape)
+            self[f"{prefix}mu"] = mx.random.uniform(0.3, 0.8, polarity.shape)
+            self[f"{prefix}w"] = mx.random.uniform(0.001, 1.0, polarity.shape)
+            self[f"{prefix}erev"] = mx.array(polarity.astype(np.float32))
+            self[f"{prefix}sparsity_mask"] = mx.array(np.abs(polarity).astype(np.float32))
+        freeze_masks(self)
+        if input_mapping:
+            self.input_w = mx.ones(self.sensory_size)
+        if input_mapping == "affine":
+            self.input_b = mx.zeros(self.sensory_size)
+        if output_mapping:
+            self.output_w = mx.ones(self.motor_size)
+        if output_mapping == "affine":
+            self.output_b = mx.zeros(self.motor_size)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Every way of setting a parameter comes here: a mask decides which synapses exist."""
+        super().__setitem__(key, value)
+        if key in MASKS:
+            self._layouts[key] = Layout.of(np.array(value != 0))
+
+    def fuse(self, timespan: float | None = None) -> Membrane:
+        """The parameters as steps read them; the same for every timespan."""
+        return Membrane(
+            cm=self._positive(self.cm)[:, None],
+            leak=self._positive(self.gleak)[:, None],
+            rest=self.vleak[:, None],
+            sensory=self._map_inputs(self._synapses("sensory_")),
+            internal=self._synapses(""),
+            unfolds=self.ode_unfolds,
+            epsilon=self.epsilon,
+        )
+
+    def map_outputs(self, v: mx.array) -> mx.array:
+        """v (…, N) → (…, M)."""
+        motor = v[..., : self.motor_size]
+        if self.output_mapping:
+            motor = motor * self.output_w
+        return motor + self.output_b if self.output_mapping == "affine" else motor
+
+    def __call__(
+        self, inputs: mx.array, states: mx.array, elapsed_time: float | mx.array = 1.0
+    ) -> tuple[mx.array, mx.array]:
+        """inputs (B, I), states (B, N), elapsed_time a float or (B, 1), in steps
+        → output (B, M), state (B, N)."""
+        membrane = self.fuse()
+        v = membrane.step(membrane.project(inputs), states, elapsed_time)
+        return self.map_outputs(v), v
+
+    def apply_weight_constraints(self) -> None:
+        """Clip cm, gleak and w at 0; does nothing with implicit_param_constraints."""
+        if not self.implicit_param_constraints:
+            for name in ("w", "sensory_w", "cm", "gleak"):
+                self[name] = mx.maximum(self[name], 0.0)
+
+    def _positive(self, value: mx.array) -> mx.array:
+        return nn.softplus(value) if self.implicit_param_constraints else value
+
+    def _map_inputs(self, sensory: Synapses) -> Synapses:
+        """Let the synapses read x in place of x * input_w + input_b."""
+        slope, offset, source = sensory.slope, sensory.offset, sensory.layout.source
+        if self.input_mapping == "affine":
+            offset = offset - slope * self.input_b[source]
+        if self.input_mapping:
+            slope = slope * self.input_w[source]
+        return sensory._replace(slope=slope, offset=offset)
+
+    def _synapses(self, prefix: str) -> Synapses:
+        layout = self._layouts[f"{prefix}sparsity_mask"]
+        sigma, mu, w, erev = (
+            mx.take(self[prefix + name], layout.flat) for name in ("sigma", "mu", "w", "erev")
+        )
+        weight = mx.where(layout.exists, self._positive(w), 0.0)
+        return Synapses(layout, sigma, sigma * mu, weight, weight * erev)

@@ -1,0 +1,122 @@
+"""One step of CfC neurons on a wiring: a chain of sparse CfC layers."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC, Init, Mode
+from ncp_agents.mlx.wired_cell import WiredCell
+from ncp_agents.wirings import Wiring
+
+
+class FusedChain(NamedTuple):
+    """The layers of a wired CfC as a step reads them, first to last."""
+
+    layers: list[FusedCfC]
+    ends: list[int]
+    """Where each layer's neurons but the last's end in the state."""
+
+    def project(self, x: mx.array) -> mx.array:
+        return self.layers[0].project(x)
+
+    def step(self, projected: mx.array, h: mx.array, timespan: float | mx.array) -> mx.array:
+        """projected (B, U) of the first layer, h (B, N) → h' (B, N)."""
+        first, *others = self.layers
+        previous, *states = mx.split(h, self.ends, -1)
+        new = [first.step(projected, previous, timespan)]
+        for layer, previous in zip(others, states, strict=True):
+            new.append(layer.step(layer.project(new[-1]), previous, timespan))
+        return mx.concatenate(new, -1)
+
+
+class WiredCfCCell(WiredCell):
+    """One step of CfC neurons on a wiring.
+
+    The layers of the wiring (inter, command, motor for an NCP) follow one another within a step:
+    each reads the layer before it through the synapses of the wiring, and its own previous state
+    through dense recurrent weights.
+
+    Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
+
+    Args:
+        input_size: I, or None where the wiring is built already.
+        wiring: built for I inputs here if it was not yet.
+        mode: as in `CfCCell`.
+        mask_time_gates: whether the time gates are as sparse as the other heads
+            (in ncps they are dense).
+        init: as in `CfCCell`.
+
+    Raises:
+        ValueError: a wiring that is not built or was built for another size.
+
+    The state (B, N) holds the layers in order, first to last: [inter, command, motor].
+
+    Source: Lechner et al. 2020, "Neural circuit policies enabling auditable autonomy".
+    """
+
+    def __init__(
+        self,
+        input_size: int | None,
+        wiring: Wiring,
+        mode: Mode = "default",
+        *,
+        mask_time_gates: bool = False,
+        init: Init = "xavier",
+    ) -> None:
+        super().__init__(wiring, input_size, "input_size")
+        self.mode: Mode = mode
+        layers = wiring.layers
+        sources = self.sensory_size
+        for index, neurons in enumerate(layers):
+            if index == 0:
+                synapses = wiring.sensory_erev_initializer()[:, neurons]
+            else:
+                synapses = wiring.adjacency_matrix[np.ix_(layers[index - 1], neurons)]
+            recurrent = np.ones((len(neurons), len(neurons)))
+            self[f"layer_{index}"] = CfCCell(
+                sources,
+                len(neurons),
+                mode,
+                backbone_units=0,
+                backbone_layers=0,
+                sparsity_mask=np.concatenate([synapses, recurrent]),
+                mask_time_gates=mask_time_gates,
+                init=init,
+            )
+            sources = len(neurons)
+
+    @property
+    def cells(self) -> list[CfCCell]:
+        """The layers' cells, first to last."""
+        return [self[f"layer_{index}"] for index in range(self.num_layers)]
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        return [len(neurons) for neurons in self.wiring.layers]
+
+    @property
+    def num_layers(self) -> int:
+        return self.wiring.num_layers
+
+    @property
+    def output_slice(self) -> slice:
+        """Where the motor neurons stand in the state: first in the last layer."""
+        start = sum(self.layer_sizes[:-1])
+        return slice(start, start + self.motor_size)
+
+    def fuse(self, timespan: float | None) -> FusedChain:
+        """The weights as steps read them; `timespan` is the constant one, None if it varies."""
+        layers = [cell.fuse(timespan) for cell in self.cells]
+        return FusedChain(layers, [*accumulate(self.layer_sizes[:-1])])
+
+    def __call__(
+        self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
+    ) -> tuple[mx.array, mx.array]:
+        """x (B, I), h (B, N), timespan a float or (B, 1) → output (B, M), state (B, N)."""
+        chain = self.fuse(None if isinstance(timespan, mx.array) else timespan)
+        state = chain.step(chain.project(x), h, timespan)
+        return state[..., self.output_slice], state
