@@ -117,6 +117,31 @@ def test_two_recorders_do_not_share_a_folder(demos):
         pass
 
 
+def test_a_recorder_sees_what_others_recorded_since(demos):
+    late = Demos(demos.path)
+    with demos.lock():
+        demos.append(episode(9, 3))
+    with late.lock():
+        assert late.append(episode(8, 4)).file == "episode_000004.npz"
+    assert [entry.steps for entry in Demos(demos.path).entries] == [7, 20, 13, 9, 8]
+    with demos.lock(), pytest.raises(UserError, match="somebody else is recording"):
+        Demos(demos.path).drop("episode_000000.npz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actions": np.full(7, 44)},
+        {"obs": np.zeros((0, 2, 2, 1), np.uint8), "actions": np.zeros(0, np.int64)},
+    ],
+)
+def test_what_is_no_game_is_not_written(demos, change):
+    change = {"rewards": np.zeros(len(change["actions"]), np.float32), **change}
+    with pytest.raises(ValueError, match="expected at least one step and actions from 0 to 5"):
+        demos.append(replace(episode(7, 0), **change))
+    assert len(Demos(demos.path).entries) == 3
+
+
 def test_returns_by_hand():
     returns = discounted_returns(np.array([0.0, 3.0, 0.0, -5.0]), 0.5)
     np.testing.assert_allclose(returns, [0.5 - 0.125, 1 - 0.25, -0.5, -1.0])

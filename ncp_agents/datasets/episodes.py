@@ -14,9 +14,11 @@ import hashlib
 import io
 import json
 import math
+import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -32,6 +34,8 @@ from ncp_agents.names import look_up
 
 DATASET = "dataset.json"
 FORMAT = 1
+MOST_STEP_BYTES = 4 * 250 * 160 * 3  # four of the largest screens in colour
+FILE = re.compile(r"episode_\d{6}\.npz")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,11 @@ class Provenance:
     def __post_init__(self) -> None:
         object.__setattr__(self, "game", normalise_game(self.game))
 
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The names of the actions, by index."""
+        return action_meanings(self.game, self.protocol.full_action_space)
+
 
 class Demos:
     """A demos folder. `Demos.create` and `Demos.append` write, `Demos(path)` reads.
@@ -130,12 +139,33 @@ class Demos:
         held_out = min(math.ceil(share * len(order)), len(order) - 1) if order else 0
         return sorted(order[:held_out] if name == "val" else order[held_out:])
 
-    def lock(self) -> FileLock:
-        """A context of the only recorder; entering raises UserError where there is another."""
-        return _Lock(self.path)
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """A context of the only one who writes, who sees what others wrote before; entering raises
+        UserError while there is another."""
+        lock = FileLock(self.path / ".recording.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"somebody else is recording to {self.path}; name another") from None
+        try:
+            self.provenance, self.entries = _read_dataset(self.path)
+            yield
+        finally:
+            lock.release()
 
     def append(self, episode: Episode) -> Entry:
-        """Write one episode, then add it to `dataset.json`."""
+        """Write one episode, then add it to `dataset.json`.
+
+        Raises:
+            ValueError: no steps, or actions that the game does not have.
+        """
+        known = len(self.provenance.actions)
+        if not len(episode) or not 0 <= episode.actions.min() <= episode.actions.max() < known:
+            raise ValueError(
+                f"the episode has {len(episode)} steps and actions {sorted({*episode.actions})}, "
+                f"expected at least one step and actions from 0 to {known - 1}"
+            )
         number = 1 + max((int(entry.file[8:14]) for entry in self.entries), default=-1)
         data = pack(episode)
         entry = Entry(
@@ -154,12 +184,13 @@ class Demos:
         """Take an episode out, such as a damaged one.
 
         Raises:
-            UserError: no episode has this file.
+            UserError: no episode has this file, or somebody is recording.
         """
-        look_up("episode", file, [entry.file for entry in self.entries])
-        self.entries = [entry for entry in self.entries if entry.file != file]
-        _write_dataset(self.path, self.provenance, self.entries)
-        (self.path / file).unlink(missing_ok=True)
+        with self.lock():
+            look_up("episode", file, [entry.file for entry in self.entries])
+            self.entries = [entry for entry in self.entries if entry.file != file]
+            _write_dataset(self.path, self.provenance, self.entries)
+            (self.path / file).unlink(missing_ok=True)
 
     def read(self, index: int, *, verify: bool = True) -> Episode:
         """One episode.
@@ -200,10 +231,12 @@ def unpack(data: bytes, most_steps: int | None = None, scored: bool = True) -> E
             arrays = _arrays(archive, ARRAYS if scored else ("obs", "actions"), most_steps)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"no archive of arrays ({error})") from None
+    if not np.can_cast(arrays["actions"].dtype, np.int64):
+        raise ValueError(f"actions are {arrays['actions'].dtype}, expected integers")
     rewards = arrays.get("rewards", np.zeros(len(arrays["actions"]), np.float32))
     return Episode(
         obs=arrays["obs"],
-        actions=arrays["actions"].astype(np.int64, casting="safe", copy=False),
+        actions=arrays["actions"].astype(np.int64, copy=False),
         rewards=rewards,
         terminated=bool(arrays.get("terminated", False)),
         truncated=bool(arrays.get("truncated", False)),
@@ -236,6 +269,8 @@ def _arrays(
             if most_steps is not None and shape and shape[0] > most_steps:
                 raise ValueError(f"{name} has {shape[0]} steps, expected {most_steps}")
             size = math.prod(shape) * dtype.itemsize
+            if size > MOST_STEP_BYTES * max(shape[:1], default=1):
+                raise ValueError(f"{name} has {size} bytes, too many for {shape[:1]} steps")
             data = file.read(size)  # no more, whatever else the archive holds
             if len(data) < size:
                 raise ValueError(f"{name} is cut short")
@@ -273,7 +308,7 @@ def _write_dataset(path: Path, provenance: Provenance, entries: Sequence[Entry])
     data = {
         "format": FORMAT,
         "game": provenance.game,
-        "actions": list(action_meanings(provenance.game)),
+        "actions": list(provenance.actions),
         "protocol": dataclasses.asdict(provenance.protocol),
         "player": provenance.player,
         "episodes": [dataclasses.asdict(entry) for entry in entries],
@@ -296,18 +331,8 @@ def _read_dataset(path: Path) -> tuple[Provenance, list[Entry]]:
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} is damaged ({error}); restore it, or record again") from None
     for entry in entries:
-        if Path(entry.file).name != entry.file:  # a path could lead anywhere
-            raise UserError(f"{file} names {entry.file!r}, expected the name of a file beside it")
+        if not isinstance(entry.file, str) or not FILE.fullmatch(entry.file):  # nor any other path
+            raise UserError(f"{file} names {entry.file!r}, expected the like of episode_000000.npz")
+        if type(entry.steps) is not int or entry.steps < 1:
+            raise UserError(f"{file} is damaged: {entry.file} has {entry.steps!r} steps")
     return provenance, entries
-
-
-class _Lock(FileLock):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path / ".recording.lock", timeout=0)
-        self.folder = path
-
-    def __enter__(self) -> Self:
-        try:
-            return super().__enter__()
-        except Timeout:
-            raise UserError(f"somebody else is recording to {self.folder}; name another") from None

@@ -69,7 +69,7 @@ def to_minari(demos: Demos, dataset_id: str) -> minari.MinariDataset:
         storage = MinariStorage.new(
             folder / "data",
             spaces.Box(0, 255, demos.read(0).obs.shape[1:], np.uint8),
-            spaces.Discrete(len(_actions(there))),
+            spaces.Discrete(len(there.actions)),
             jpeg_encoding=False,
         )
         storage.update_metadata(
@@ -140,10 +140,6 @@ def _open(dataset_id: str) -> minari.MinariDataset:
             f"no Minari dataset {dataset_id!r} on this machine ({error}); "
             f"fetch it: minari download {dataset_id}"
         ) from None
-
-
-def _actions(there: Provenance) -> tuple[str, ...]:
-    return ALL_ACTIONS if there.protocol.full_action_space else action_meanings(there.game)
 
 
 def _buffer(episode: Episode) -> EpisodeBuffer:

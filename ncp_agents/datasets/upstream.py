@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from ncp_agents.datasets.episodes import Entry, Episode, read_steps, unpack
+from ncp_agents.envs.games import games
 from ncp_agents.errors import UserError
 
 LAYOUT = "data_atari_seq"
@@ -31,7 +32,8 @@ class UpstreamDemos:
     def find(cls, root: Path, game: str) -> Self | None:
         """Those of a game in `root`, its `data_atari_seq`, or folders in there that spell the
         game with or without capitals; None if there are none."""
-        for folder in (root, root / LAYOUT):
+        names_another = root.name.lower() in games() and root.name.lower() != game
+        for folder in (root / LAYOUT,) if names_another else (root, root / LAYOUT):
             for path in (folder, *(folder / name for name in (game, game.capitalize()))):
                 if next(path.glob("train_*.npz"), None):
                     return cls(path)

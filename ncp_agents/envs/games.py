@@ -45,9 +45,12 @@ def normalise_game(name: str) -> str:
 
 
 @functools.cache
-def action_meanings(game: str) -> tuple[str, ...]:
-    """The names of a game's minimal action set, by action index: `("NOOP", "FIRE", ...)`."""
-    return tuple(action.name for action in _loaded(game).getMinimalActionSet())
+def action_meanings(game: str, full: bool = False) -> tuple[str, ...]:
+    """The names of a game's minimal action set, by action index: `("NOOP", "FIRE", ...)`; with
+    `full` those of all 18 actions."""
+    loaded = _loaded(game)
+    actions = loaded.getLegalActionSet() if full else loaded.getMinimalActionSet()
+    return tuple(action.name for action in actions)
 
 
 @functools.cache
