@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "sb3": SB3,
     "saved_policy": SB3 | {"saved_policy"},
     **{job: SB3 | JOBS | {"saved_policy"} for job in JOBS},
-    "cli": SB3 | PORTS | JOBS | {"saved_policy", "cli"},
+    "convert": SB3 | PORTS | {"saved_policy", "convert"},
+    "cli": SB3 | PORTS | JOBS | {"saved_policy", "convert", "cli"},
     "__main__": {"cli"},
 }
 # Inside a port: cells and helpers (0), then the time loop (1), then the layers (2).
@@ -55,6 +56,7 @@ RANK_IN_PORT = {
     "cfc": 2,
     "ltc": 2,
     "from_ncps": 2,
+    "weights": 2,
     "__init__": 2,
 }
 

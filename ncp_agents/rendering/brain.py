@@ -181,7 +181,8 @@ def _lines(xy: np.ndarray, shapes: list[_Shape], ends: np.ndarray) -> tuple[np.n
     touched = np.zeros(LIT.width * LIT.height, bool)
     touched[place] = True
     pixels, row = np.flatnonzero(touched), (np.cumsum(touched) - 1)[place]
-    entries = (np.concatenate(amounts).astype(np.float32), (row, np.concatenate(columns)))
+    where = row.astype(np.int32), np.concatenate(columns).astype(np.int32)
+    entries = np.concatenate(amounts).astype(np.float32), where
     coverage = csr_array(entries, shape=(len(pixels), len(ends)))
     coverage.data[coverage.data < 0.05] = 0  # nobody sees it
     coverage.eliminate_zeros()

@@ -118,11 +118,12 @@ def check_video_path(path: Path) -> None:
 
 def _enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
     """(H, W, 3) → (even H * scale, even W * scale, 3), nearest neighbour."""
-    large = frame.repeat(scale, axis=1).repeat(scale, axis=0)
-    height, width, _ = large.shape
-    return np.ascontiguousarray(
-        np.pad(large, ((0, _even(height) - height), (0, _even(width) - width), (0, 0)))
-    )
+    if scale > 1:
+        frame = frame.repeat(scale, axis=1).repeat(scale, axis=0)
+    height, width, _ = frame.shape
+    if height % 2 or width % 2:
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)))
+    return np.ascontiguousarray(frame)
 
 
 def _even(size: int) -> int:

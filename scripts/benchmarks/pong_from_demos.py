@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from pong_from_nothing import GOAL, reached, trained
+from pong_from_nothing import GOAL, reached, settled, trained
 from rich.console import Console
 from rich.table import Table
 
@@ -137,9 +137,7 @@ def main() -> None:
         start = str(options.folder / f"clone-seed{seed}" / "policy")
         recipe = replace(recipe, steps=options.steps, start=start)
         continued.append(trained(recipe))
-        early = [
-            r["return_mean"] for r in continued[-1] if "return_mean" in r and r["steps"] <= EARLY
-        ]
+        early = [r["return_mean"] for r in settled(continued[-1]) if r["steps"] <= EARLY]
         for name, rows in (("nothing", nothing[-1]), ("clone", continued[-1])):
             goal = reached(rows)
             table.add_row(
@@ -168,7 +166,7 @@ def draw(
         ("PPO from a clone of 20 games", "tab:blue", continued),
     ):
         for index, rows in enumerate(runs):
-            curve = [(r["steps"] / 1e6, r["return_mean"]) for r in rows if "return_mean" in r]
+            curve = [(r["steps"] / 1e6, r["return_mean"]) for r in settled(rows)]
             label = name if index == 0 else None
             axes.plot(*zip(*curve, strict=True), color=color, alpha=0.8, label=label)
     axes.axhline(level, color="tab:blue", linestyle=":", label="the clones themselves, drawn")
