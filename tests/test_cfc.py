@@ -369,6 +369,8 @@ def test_frozen_weights_are_remembered_inside_and_fresh_outside():
     with torch.no_grad(), rnn.frozen():
         for _ in range(2):
             torch.testing.assert_close((rnn(x, h)[0], rnn(x, h, 0.5)[0]), expected)
+            with rnn.frozen():  # as an evaluation within a rollout
+                torch.testing.assert_close(rnn(x, h)[0], expected[0])
     randomise(rnn)
     with torch.no_grad():
         changed = rnn(x, h)[0]

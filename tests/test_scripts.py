@@ -74,7 +74,7 @@ def test_demo_records_clones_and_films_both(tmp_path):
 
 
 def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
-    options = ("--seeds", "1", "--variants", "wired", "--steps", "2048")
+    options = ("--seeds", "1", "--variants", "wired", "--steps", "20480")
     for _ in range(2):
         done = run("scripts/benchmarks/pong_from_nothing.py", *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

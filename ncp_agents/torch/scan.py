@@ -166,6 +166,9 @@ def scan_steps(
 def frozen(cell: Module) -> Iterator[None]:
     """Inside, the cell's weights stay as they are, so they are prepared once: in a rollout of
     single steps that would take as long as the step. Calls that need gradients are not affected."""
+    if cell in _FROZEN:  # already so outside
+        yield
+        return
     _FROZEN[cell] = {}
     try:
         yield

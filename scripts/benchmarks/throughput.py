@@ -31,6 +31,8 @@ steps that were played and trained on.
 
 from __future__ import annotations
 
+import ncp_agents  # noqa: F401  # isort: skip  # before stable-baselines3: see its frameworks.py
+
 import argparse
 import time
 from collections import defaultdict
