@@ -164,6 +164,20 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Convert a CfC or LTC layer from one framework's file to another's.
+
+        ncp-agents convert policies/pong-cfc circuit.keras
+        ncp-agents convert circuit.keras circuit.safetensors
+
+    A .safetensors file has the names of torch's state dict, which the MLX port reads too.
+    """
+
+    source: tyro.conf.Positional[Path]  # .safetensors, .keras, or a saved policy's folder
+    target: tyro.conf.Positional[Path]  # .safetensors or .keras
+
+
+@dataclass(frozen=True)
 class Policies:
     """List the saved policies with their scores."""
 
@@ -428,6 +442,16 @@ def report(arguments: Sequence[str]) -> int:
     return 0
 
 
+def convert(arguments: Sequence[str]) -> int:
+    choice = _parse(Convert, arguments, "convert")
+
+    from ncp_agents.convert import convert as convert_file
+
+    convert_file(choice.source, choice.target)
+    print(f"layer: {choice.target}")
+    return 0
+
+
 def policies(arguments: Sequence[str]) -> int:
     _parse(Policies, arguments, "policies")
 
@@ -477,6 +501,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plot": plot,
     "report": report,
     "export": export,
+    "convert": convert,
     "policies": policies,
     "wiring": wiring,
 }
@@ -490,6 +515,7 @@ USAGE = """usage: ncp-agents COMMAND [OPTIONS]
   plot RUN…         draw the learning curves of runs
   report POLICY…    write a saved policy's README.md from its recipe and scores
   export POLICY     write a saved policy as an ONNX file
+  convert FILE FILE convert a layer between torch, Keras and MLX
   policies          list the saved policies with their scores
   wiring [POLICY]   draw a circuit: who feeds whom, and with what sign
 

@@ -1,0 +1,228 @@
+"""The recurrence of one CfC layer: a time loop with a hand-written backward.
+
+Forward, step t, for a layer without backbone:
+
+    z[t] = u[t] + h[t - 1] @ R              one matrix product for all heads
+    h[t] = mix(z[t])                        at steps that a mask skips, h[t - 1]
+
+Backward keeps the states only. The z and the local derivatives D = dh[t] / dz[t] of the whole
+sequence are computed at once; the reverse loop carries only dh:
+
+    dz[t]     = D[t] * dh[t]
+    dh[t - 1] = dout[t - 1] + dz[t] @ R.T
+
+and every weight's gradient is one product over all steps. The layers of a backbone stand between
+u[t] + h[t - 1] @ R and the heads; each has a matrix product of its own in both loops.
+
+Axes: B batch, T steps, N neurons, D heads, U backbone units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ncp_agents.keras.activations import Activation
+from ncp_agents.keras.cfc_cell import Mode
+from ncp_agents.keras.inputs import split_sizes
+from ncp_agents.keras.ops import Tensor, ops, tree
+
+Arrays = dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """What the loop needs to know besides tensors."""
+
+    mode: Mode
+    activation: Activation
+    """Of the backbone."""
+    depth: int
+    """Backbone layers."""
+    unroll: bool
+
+
+def recurrence(plan: Plan, arrays: Arrays) -> Tensor:
+    """Every state of a layer, (T, B, N).
+
+    arrays: `u` (T, B, U or D N), `h` (B, N), `recurrent` (N, U or D N); for each backbone layer k
+    `kernel_k` and `bias_k` of what follows it, and `keep_k` (T, B, U), its dropout, if any; `w_tau`
+    and `A` (1, N) in pure mode; `timespans` (T, B, 1) if they vary; `mask` (T, B, 1) of 1.0 where a
+    step counts, if any.
+
+    Heads are [f1, f2, gate], or [f1, f2, a, b] with timespans, or [f1] in pure mode.
+    """
+    names = list(arrays)
+
+    @ops.custom_gradient
+    def run(*values: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+        given = dict(zip(names, values, strict=True))
+        states = _forward(plan, given)
+        # Not the output itself: in torch that would tie the graph to itself, never to be freed.
+        kept = ops.stop_gradient(states)
+
+        def gradient(*received: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
+            dout = received[0] if upstream is None else upstream
+            found = _backward(plan, given, kept, dout)
+            return tuple(found.get(name, ops.zeros_like(given[name])) for name in names)
+
+        return states, gradient
+
+    return run(*arrays.values())
+
+
+def time_loop(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Arrays,
+    unroll: bool = False,
+    reverse: bool = False,
+) -> tuple[Any, Any]:
+    """step(carry, {name: x[t]}) → carry, y for each t, with x (T, B, …) and y shaped like carry
+    → last carry, all y (T, …)."""
+    # As one array: on TensorFlow, `scan` takes several only where T is known.
+    widths = [x.shape[-1] for x in xs.values()]
+    joined = ops.concatenate(list(xs.values()), axis=-1)
+
+    def parted(carry: Any, now: Tensor) -> tuple[Any, Any]:
+        return step(carry, dict(zip(xs, split_sizes(now, widths), strict=True)))
+
+    if not unroll:
+        return ops.scan(parted, carry, joined, reverse=reverse)
+    ys = []
+    for now in ops.unstack(ops.flip(joined, axis=0) if reverse else joined, axis=0):
+        carry, y = parted(carry, now)
+        ys.append(y)
+    return carry, tree.map_structure(lambda *y: ops.stack(y[::-1] if reverse else y), *ys)
+
+
+def _forward(plan: Plan, given: Arrays) -> Tensor:
+    per_step = [f"keep_{k}" for k in range(plan.depth)] + ["u", "timespans", "mask"]
+
+    def step(h: Tensor, now: Arrays) -> tuple[Tensor, Tensor]:
+        z, _ = _heads(plan, given, now, now["u"] + ops.matmul(h, given["recurrent"]))
+        new = _mix(plan, given, z, now.get("timespans"))
+        if "mask" in now:
+            new = ops.where(now["mask"] > 0, new, h)
+        return new, new
+
+    xs = {name: given[name] for name in per_step if name in given}
+    return time_loop(step, given["h"], xs, plan.unroll)[1]
+
+
+def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays:
+    """The gradient of each array that has one."""
+    units = states.shape[-1]
+    mask, timespans = given.get("mask"), given.get("timespans")
+    before = ops.concatenate([given["h"][None], states[:-1]], axis=0)
+    first = given["u"] + ops.matmul(before, given["recurrent"])
+    z, hidden = _heads(plan, given, given, first)
+    local = _derivatives(plan, given, z, timespans)
+    if mask is not None:
+        local = local * mask
+    heads = local.shape[-1] // units
+    kernels = [given["recurrent"]] + [given[f"kernel_{k}"] for k in range(plan.depth)]
+    transposed = [ops.transpose(kernel) for kernel in kernels]
+
+    def through(dh: Tensor, now: Arrays) -> list[Tensor]:
+        """dh (…, N) → dz of each product, the heads' first."""
+        dzs = [now["local"] * ops.concatenate([dh] * heads, axis=-1)]
+        for k in reversed(range(plan.depth)):
+            dzs.append(ops.matmul(dzs[-1], transposed[k + 1]) * now[f"slope_{k}"])
+        return dzs
+
+    def step(dh: Tensor, now: Arrays) -> tuple[Tensor, Tensor]:
+        dh = dh + now["dout"]
+        carried = ops.matmul(through(dh, now)[-1], transposed[0])
+        if "mask" in now:
+            carried = carried + dh * (1 - now["mask"])
+        return carried, dh
+
+    xs = {"local": local, "dout": dout} | {f"slope_{k}": s for k, (_, s) in enumerate(hidden)}
+    if mask is not None:
+        xs["mask"] = mask
+    dstate, dh = time_loop(step, ops.zeros_like(given["h"]), xs, plan.unroll, reverse=True)
+
+    dz_heads, *dz_hidden = through(dh, xs)
+    dzs = [*reversed(dz_hidden), dz_heads]
+    found = {"u": dzs[0], "h": dstate, "recurrent": _product(before, dzs[0])}
+    for k, (active, _) in enumerate(hidden):
+        found[f"kernel_{k}"] = _product(active, dzs[k + 1])
+        found[f"bias_{k}"] = ops.sum(dzs[k + 1], axis=(0, 1))
+    if mask is not None:
+        dh = dh * mask
+    if plan.mode == "pure":
+        decay, rate = _decay(given, z, timespans)
+        of_rate = dh * given["A"] * decay * z
+        found["A"] = ops.sum(dh * (1 - decay * z), axis=(0, 1))[None]
+        dt = 1.0 if timespans is None else timespans
+        found["w_tau"] = ops.sum(of_rate * dt, axis=(0, 1))[None]
+        if timespans is not None:
+            found["timespans"] = ops.sum(of_rate * rate, axis=-1, keepdims=True)
+    elif timespans is not None:
+        gate_and_a = dz_heads[..., 3 * units :] * z[..., 2 * units : 3 * units]
+        found["timespans"] = ops.sum(gate_and_a, axis=-1, keepdims=True)
+    return found
+
+
+def _heads(
+    plan: Plan, given: Arrays, now: Arrays, z: Tensor
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """First product (…, U or D N) → the heads (…, D N), and for each backbone layer its activations
+    and their derivative."""
+    hidden = []
+    for k in range(plan.depth):
+        active = plan.activation.function(z)
+        slope = plan.activation.derivative(z, active)
+        if f"keep_{k}" in now:
+            active, slope = active * now[f"keep_{k}"], slope * now[f"keep_{k}"]
+        hidden.append((active, slope))
+        z = ops.matmul(active, given[f"kernel_{k}"]) + given[f"bias_{k}"]
+    return z, hidden
+
+
+def _gated(z: Tensor, timespans: Tensor | None) -> list[Tensor]:
+    """tanh(f1), tanh(f2), sigmoid(gate)."""
+    heads = 3 if timespans is None else 4
+    f1, f2, gate, *b = ops.split(z, heads, axis=-1)
+    if timespans is not None:
+        gate = gate * timespans + b[0]
+    return [ops.tanh(f1), ops.tanh(f2), 0.5 + 0.5 * ops.tanh(0.5 * gate)]
+
+
+def _decay(given: Arrays, f: Tensor, timespans: Tensor | None) -> tuple[Tensor, Tensor]:
+    """exp(-dt * rate) and the rate |w_tau| + |f|."""
+    rate = given["w_tau"] + ops.abs(f)
+    return ops.exp(-rate if timespans is None else -timespans * rate), rate
+
+
+def _mix(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None) -> Tensor:
+    """Heads (…, D N) → h (…, N)."""
+    if plan.mode == "pure":
+        decay, _ = _decay(given, z, timespans)
+        return given["A"] - given["A"] * decay * z
+    f1, f2, gate = _gated(z, timespans)
+    return f1 + gate * (f2 if plan.mode == "no_gate" else f2 - f1)
+
+
+def _derivatives(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None) -> Tensor:
+    """dh / dz of each head, (…, D N)."""
+    if plan.mode == "pure":
+        decay, _ = _decay(given, z, timespans)
+        size = ops.abs(z) if timespans is None else timespans * ops.abs(z)
+        return -given["A"] * decay * (1 - size)
+    f1, f2, gate = _gated(z, timespans)
+    no_gate = plan.mode == "no_gate"
+    first = 1 - f1 * f1
+    if not no_gate:
+        first = first * (1 - gate)
+    slope = gate * (1 - gate) * (f2 if no_gate else f2 - f1)
+    heads = [first, gate * (1 - f2 * f2), slope]
+    if timespans is not None:
+        heads.insert(2, slope * timespans)
+    return ops.concatenate(heads, axis=-1)
+
+
+def _product(x: Tensor, dz: Tensor) -> Tensor:
+    """x (T, B, K), dz (T, B, L) → the gradient (K, L) of the kernel between them."""
+    rows = [ops.reshape(values, (-1, values.shape[-1])) for values in (x, dz)]
+    return ops.matmul(ops.transpose(rows[0]), rows[1])

@@ -1,0 +1,3 @@
+"""`keras.activations`."""
+
+from keras.activations import *  # noqa: F403  # pyright: ignore[reportWildcardImportFromLibrary]

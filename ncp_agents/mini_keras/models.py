@@ -1,0 +1,3 @@
+"""`keras.models`."""
+
+from keras.models import *  # noqa: F403  # pyright: ignore[reportWildcardImportFromLibrary]

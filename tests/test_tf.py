@@ -1,0 +1,82 @@
+"""The layers in `tf.keras`: as documented, in tf.function, SavedModel and TFLite; other backends
+refused."""
+
+import os
+import subprocess
+import sys
+
+# TensorFlow stays out of the process of the tests: it and Triton cannot share one.
+DOCUMENTED = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+from ncp_agents.tf import LTC
+from ncp_agents.wirings import AutoNCP
+
+wiring = AutoNCP(28, 4)  # 28 neurons, 4 outputs
+model = tf.keras.models.Sequential(
+    [
+        tf.keras.layers.InputLayer(input_shape=(None, 2)),
+        LTC(wiring, return_sequences=True),
+    ]
+)
+
+folder = sys.argv[1]
+x = np.random.default_rng(0).normal(size=(8, 6, 2)).astype("float32")
+model.compile("adam", "mse", jit_compile=True)
+history = model.fit(x, np.zeros((8, 6, 4)), epochs=4, verbose=0).history["loss"]
+assert history[-1] < history[0], history
+
+expected = model(x).numpy()
+compiled = tf.function(model, jit_compile=True)
+np.testing.assert_allclose(compiled(x), expected, atol=1e-5)
+
+model.export(f"{folder}/saved", verbose=False)
+restored = tf.saved_model.load(f"{folder}/saved")
+np.testing.assert_allclose(restored.serve(x), expected, atol=1e-5)
+np.testing.assert_allclose(restored.serve(x[:3, :4]), expected[:3, :4], atol=1e-5)
+
+# One step, its state going in and coming out.
+x_now = tf.keras.Input((2,), batch_size=1, name="x")
+v = tf.keras.Input((28,), batch_size=1, name="v")
+output, (v_next,) = model.layers[-1].cell(x_now, [v])
+step = tf.keras.Model([x_now, v], {"output": output, "v_next": v_next})
+step.export(f"{folder}/step", verbose=False)
+lite = tf.lite.TFLiteConverter.from_saved_model(f"{folder}/step").convert()
+run = tf.lite.Interpreter(model_content=lite).get_signature_runner()
+state = np.zeros((1, 28), "float32")
+for t in range(6):
+    now = run(x=x[:1, t], v=state)
+    state = now["v_next"]
+    np.testing.assert_allclose(now["output"], expected[:1, t], atol=1e-5)
+"""
+
+
+def run(code, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_documented_model_trains_and_is_exported(tmp_path):
+    ran = run(DOCUMENTED, tmp_path, KERAS_BACKEND="tensorflow")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+
+
+def test_another_backend_is_refused():
+    ran = run("import ncp_agents.tf", KERAS_BACKEND="jax")
+    assert ran.stderr.splitlines()[-1] == (
+        "ImportError: ncp_agents.tf needs Keras on TensorFlow, but it runs on jax: use "
+        "ncp_agents.keras, or set KERAS_BACKEND=tensorflow before Keras is imported"
+    )
+
+
+def test_without_tensorflow_the_error_names_the_extra():
+    ran = run("import sys; sys.modules['tensorflow'] = None; import ncp_agents.tf")
+    assert ran.stderr.splitlines()[-1] == (
+        "ImportError: ncp_agents.tf needs TensorFlow: pip install 'ncp-agents[tf]'"
+    )
