@@ -94,7 +94,8 @@ class CfC(SequenceLayer):
         return self.rnn_cell.wiring if isinstance(self.rnn_cell, WiredCfCCell) else None
 
     def read_out(self, states: Tensor) -> Tensor:
-        return self.fc(states[..., self.output_slice])
+        outputs = states[..., self.output_slice]
+        return outputs if self.proj_size is None else self.fc(outputs)
 
     @property
     def _step_by_step(self) -> bool:
