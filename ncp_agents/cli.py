@@ -457,7 +457,7 @@ def policies(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from ncp_agents.scores import policies_table
+    from ncp_agents.zoo import policies_table
 
     Console().print(policies_table())
     return 0

@@ -4,7 +4,8 @@
       recipe.toml           how it was trained, and so how the network is built
       weights.safetensors   its parameters
       scores.json           what it reaches (`ncp-agents evaluate` writes it)
-      curve.png             how it learnt
+      progress.csv          how it learnt: a row a rollout
+      curve.png             the same as a picture
       README.md             the same in words
 
 Only the first two are needed. Neither format can hold code.
@@ -32,7 +33,7 @@ from ncp_agents.recipe import Recipe, read_recipe, to_toml
 from ncp_agents.sb3.encoders import encoder
 from ncp_agents.sb3.policies import CnnNcpPolicy
 
-RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"
+RECIPE, WEIGHTS, PROGRESS = "recipe.toml", "weights.safetensors", "progress.csv"
 
 State = tuple[np.ndarray, ...]
 

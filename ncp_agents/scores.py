@@ -50,7 +50,6 @@ from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, human_normalised
 from ncp_agents.errors import UserError
 from ncp_agents.files import write_text
 from ncp_agents.rendering import STEPS_PER_SECOND
-from ncp_agents.saved_policy import WEIGHTS, zoo
 
 SCORES = "scores.json"
 CONFIDENCE = 0.95  # of intervals
@@ -276,26 +275,6 @@ def comparison(rows: Iterable[tuple[str, Scores]]) -> Table:
             number(scores.interquartile_mean),
             percent(scores.human_normalised),
         )
-    return result
-
-
-def policies_table() -> Table:
-    """The saved policies that `ncp-agents` knows by name, a row for each of their scores.
-
-    Raises:
-        UserError: a broken scores file.
-    """
-    rows, others = [], []
-    for name, folder in sorted(zoo().items()):
-        if (folder / SCORES).exists():
-            known = read_scores(folder / SCORES).values()
-            rows += [(name, each) for each in known if each.disturbance is None]
-        else:
-            trained = (folder / WEIGHTS).exists()
-            others.append((name, "not scored yet" if trained else "not trained yet"))
-    result = comparison(rows)
-    for row in others:
-        result.add_row(*row)
     return result
 
 

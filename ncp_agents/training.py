@@ -251,7 +251,8 @@ def default_run(recipe: Recipe) -> Path:
 
 
 def copy_policy(run: RunFolder, destination: Path) -> None:
-    """Copy a run's policy and curve to a folder of saved policies, such as policies/."""
+    """Copy a run's policy, and how it learnt, to a folder of saved policies, such as policies/."""
     destination.mkdir(parents=True, exist_ok=True)
-    for source in (run.policy / saved_policy.RECIPE, run.policy / saved_policy.WEIGHTS, run.curve):
+    learnt = [path for path in (run.progress, run.curve) if path.exists()]
+    for source in (run.policy / saved_policy.RECIPE, run.policy / saved_policy.WEIGHTS, *learnt):
         shutil.copy2(source, destination / source.name)

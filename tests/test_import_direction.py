@@ -21,6 +21,7 @@ JOBS = {
     "export",
     "run_folder",
     "scores",
+    "zoo",
 }
 
 # What each part of the package may import from it. A new file or folder needs a line here.

@@ -13,13 +13,10 @@ from rich.console import Console
 from ncp_agents import scores as scores_module
 from ncp_agents.envs.disturbances import Disturbance
 from ncp_agents.errors import UserError
-from ncp_agents.files import write_text
-from ncp_agents.recipe import Recipe, to_toml
 from ncp_agents.scores import (
     Scores,
     comparison,
     interval,
-    policies_table,
     read_scores,
     table,
     write_scores,
@@ -122,24 +119,6 @@ def test_comparison_has_a_row_for_each():
     text = shown(comparison([("one", scores()), ("two", noisy)]), width=120)
     assert "two      v4-deterministic noise=0.1" in text
     assert text.count("1.5 … 3.5") == 2
-
-
-def test_policies_are_listed_with_their_scores(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("one", "two", "three"):
-        folder = tmp_path / "policies" / name
-        write_text(folder / "recipe.toml", to_toml(Recipe(name=name)))
-        if name != "three":
-            (folder / "weights.safetensors").touch()
-    path = tmp_path / "policies" / "one" / "scores.json"
-    write_scores(path, scores())
-    write_scores(path, scores(disturbance=Disturbance("noise", 0.1)))
-
-    rows = [line.split() for line in shown(policies_table()).splitlines()]
-    assert ["one", "v4", "4", "2.5", "1.5", "…", "3.5", "2.5", "66", "%"] in rows
-    assert ["two", "not", "scored", "yet"] in rows
-    assert ["three", "not", "trained", "yet"] in rows
-    assert not any("noise" in cell for row in rows for cell in row)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from ncp_agents.datasets.episodes import Demos
+from ncp_agents.recipe import read_recipe
+from ncp_agents.run_folder import RunFolder
+from ncp_agents.saved_policy import RECIPE, build, find
 from ncp_agents.scores import read_scores
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +83,18 @@ def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "not reached" in done.stdout
     assert (tmp_path / "runs/pong_from_nothing.png").exists()
+
+
+def test_an_lstm_as_large_as_the_circuit_trains_by_the_same_recipe(tmp_path):
+    options = ("--games", "pong", "--kinds", "lstm-size", "--seeds", "1", "--steps", "2048")
+    done = run("scripts/benchmarks/lstm.py", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_folder = RunFolder.open(tmp_path / "runs/pong-cfc-lstm-size-seed1")
+    lstm = build(run_folder.recipe)
+    circuit = build(read_recipe(find("pong-cfc") / RECIPE))
+    sizes = [sum(p.numel() for p in net.circuit.parameters()) for net in (lstm, circuit)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.03)
+    assert (tmp_path / "runs/lstm.png").exists()
 
 
 def test_cartpole_without_velocities_runs():

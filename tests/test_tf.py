@@ -67,6 +67,42 @@ def test_documented_model_trains_and_is_exported(tmp_path):
     assert ran.returncode == 0, ran.stderr[-3000:]
 
 
+DATASET = """
+import numpy as np
+import tensorflow as tf
+
+from ncp_agents.datasets import AtariCloningDataset
+from ncp_agents.tf import CfC
+
+windows = AtariCloningDataset(env_name="Pong", split="val", sequence_length=8)
+dataset = windows.as_tf_dataset()
+assert len(dataset) == len(windows)
+for i, (obs, actions) in enumerate(dataset.take(3)):
+    theirs, taken = windows[i]
+    np.testing.assert_allclose(np.moveaxis(obs, -1, 1), theirs, atol=1e-7)
+    np.testing.assert_array_equal(actions, taken)
+
+mixed = windows.as_tf_dataset(shuffle=True, seed=1)
+first, second = ([a.numpy().tobytes() for _, a in mixed] for _ in range(2))
+assert first != second  # another order in each epoch, of the same windows
+assert sorted(first) == sorted(second) == sorted(a.numpy().tobytes() for _, a in dataset)
+
+encoder = [tf.keras.layers.Conv2D(4, 8, 8, "relu"), tf.keras.layers.Flatten()]
+model = tf.keras.Sequential(
+    [*map(tf.keras.layers.TimeDistributed, encoder), CfC(6, return_sequences=True)]
+)
+loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile("adam", loss, jit_compile=False)
+history = model.fit(mixed.take(32).batch(8), epochs=3, verbose=0).history["loss"]
+assert history[-1] < history[0], history
+"""
+
+
+def test_demos_as_a_dataset_of_tensorflow():
+    ran = run(DATASET, KERAS_BACKEND="tensorflow")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+
+
 def test_another_backend_is_refused():
     ran = run("import ncp_agents.tf", KERAS_BACKEND="jax")
     assert ran.stderr.splitlines()[-1] == (

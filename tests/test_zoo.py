@@ -1,11 +1,15 @@
-"""The saved policies that come with the package."""
+"""The saved policies that come with the package, and their table."""
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ncp_agents import saved_policy
-from ncp_agents.recipe import read_recipe
-from ncp_agents.scores import read_scores
+from ncp_agents.envs.disturbances import Disturbance
+from ncp_agents.files import write_text
+from ncp_agents.recipe import Circuit, Environment, Recipe, read_recipe, to_toml
+from ncp_agents.scores import Scores, read_scores, write_scores
+from ncp_agents.zoo import policies_table
 
 ZOO = sorted(saved_policy.zoo().items())
 
@@ -39,3 +43,33 @@ def test_pong_cfc_is_as_small_and_as_good_as_the_readme_says():
     scores = read_scores(folder / "scores.json")
     assert scores["v4-deterministic"].mean >= 20
     assert scores["v4"].mean >= 20
+
+
+def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe(steps=2_500_000, circuit=Circuit(wiring="dense", units=32))
+    breakout = Recipe(environment=Environment(game="breakout"))
+    recipes = {"one": recipe, "two": breakout, "three": Recipe()}
+    for name, each in recipes.items():
+        folder = tmp_path / "policies" / name
+        write_text(folder / "recipe.toml", to_toml(each))
+        if name != "three":
+            (folder / "weights.safetensors").touch()
+    one = tmp_path / "policies" / "one"
+    write_text(one / "progress.csv", "steps,seconds\n1000,9\n2500000,5400\n")
+    scores = Scores("pong", "v4", False, 0, (1.0, 2.0, 3.0, 4.0), (9,) * 4, {"NOOP": 36})
+    noisy = Scores("pong", "v4", False, 0, (1.0,), (9,), {"NOOP": 9}, Disturbance("noise", 0.1))
+    write_scores(one / "scores.json", scores)
+    write_scores(one / "scores.json", noisy)
+
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(policies_table())
+    rows = [" ".join(line.split()) for line in capture.get().splitlines()]
+    parameters = sum(p.numel() for p in saved_policy.build(recipe).parameters())
+    assert (
+        f"one pong cfc 32 {parameters:,} 2.5M 1.5 v4 4 2.5 1.5 … 3.5 66 % 19.81 ± 0.62"
+    ) in rows
+    assert any(row.startswith("two breakout cfc 64") and "not scored yet" in row for row in rows)
+    assert any(row.startswith("three pong") and "not trained yet" in row for row in rows)
+    assert not any("noise" in row for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from ncp_agents.datasets.upstream import UpstreamDemos
 from ncp_agents.envs.games import normalise_game
 from ncp_agents.errors import UserError
 from ncp_agents.names import look_up
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SHIPPED = Path(__file__).parent / "demos"
 VALIDATION = 0.1  # share of the games, at least one
@@ -88,6 +91,48 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        frames, actions = self._window(index)
+        obs = torch.from_numpy(np.moveaxis(frames, -1, 1).astype(np.float32) / 255)
+        return obs, torch.from_numpy(actions.copy())
+
+    def as_tf_dataset(self, shuffle: bool = False, seed: int | None = None) -> tf.data.Dataset:
+        """The same windows for TensorFlow, whose images have their channels last.
+
+        An element is `(obs, actions)`: obs (T, H, W, C) float32 from 0 to 1, actions (T,) int64.
+        Batch them as usual: `dataset.as_tf_dataset(shuffle=True).batch(32)`.
+
+        Args:
+            shuffle: whether the windows come in another order in each epoch.
+            seed: of those orders; None draws one.
+
+        Raises:
+            ImportError: no TensorFlow.
+        """
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise ImportError(
+                "as_tf_dataset needs TensorFlow: pip install 'ncp-agents[tf]'"
+            ) from error
+
+        shapes = [values.shape for values in self._window(0)]
+
+        def window(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            types: Any = (tf.uint8, tf.int64)
+            frames, actions = tf.numpy_function(self._window, [index], types)
+            frames, actions = (
+                tf.ensure_shape(values, shape)
+                for values, shape in zip((frames, actions), shapes, strict=True)
+            )
+            return tf.cast(frames, tf.float32) / 255, actions
+
+        order = tf.data.Dataset.range(len(self))
+        if shuffle:
+            order = order.shuffle(len(self), seed=seed)
+        return order.map(window).prefetch(tf.data.AUTOTUNE)
+
+    def _window(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (T, H, W, C) uint8 and actions (T,) int64."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         index %= len(self)
@@ -96,8 +141,7 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
         episode = self.cache.read(self.episodes[place])
         start = min(window * self.sequence_length, len(episode) - self.sequence_length)
         steps = slice(start, start + self.sequence_length)
-        obs = torch.from_numpy(np.moveaxis(episode.obs[steps], -1, 1).astype(np.float32) / 255)
-        return obs, torch.from_numpy(episode.actions[steps].copy())
+        return episode.obs[steps], episode.actions[steps]
 
 
 def find_demos(game: str, root_dir: str | Path | None, download: bool | Archive = False) -> Source:

@@ -160,3 +160,14 @@ HUMAN_SCORES_SOURCE = (
     "Wang et al. 2016, Dueling Network Architectures for Deep Reinforcement Learning, "
     "arXiv:1511.06581"
 )
+
+RECURRENT_PPO_SCORES: dict[str, tuple[float, float]] = {
+    "beam_rider": (1592.0, 373.0),
+    "breakout": (139.0, 50.8),
+    "pong": (19.81, 0.62),
+}
+"""Mean score and standard deviation over 3 seeds of PPO with an LSTM that sees one frame, after 10M
+steps of protocol v4: the better of CleanRL's `ppo_atari_lstm` and openai/baselines' `ppo2`.
+
+Source: CleanRL's documentation of PPO, docs.cleanrl.dev/rl-algorithms/ppo, which reports both.
+"""

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from ncp_agents.keras.activations import activation as find_activation
-from ncp_agents.keras.inputs import input_size, split_timespans
+from ncp_agents.keras.inputs import input_size, single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.names import look_up
 from ncp_agents.wirings.base import whole_number
@@ -121,10 +121,10 @@ class CfCCell(keras.layers.Layer):
         return heads
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states [(B, N)]
-        → output (B, N), new states [(B, N)]."""
+        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        [(B, N)] → output (B, N), new states [(B, N)]."""
         x, timespan = split_timespans(inputs)
-        z = ops.concatenate([x, states[0]], axis=-1)
+        z = ops.concatenate([x, single_state(states)], axis=-1)
         for kernel, bias in self.backbone:
             z = self.activation.function(ops.matmul(z, kernel) + bias)
             if training and self.backbone_dropout:

@@ -1,4 +1,5 @@
-"""The two forms of an input, alone or paired with its timespans, and arrays cut to pieces."""
+"""The two forms of an input, alone or paired with its timespans, and of a state, alone or in a
+list; arrays cut to pieces."""
 
 from __future__ import annotations
 
@@ -37,6 +38,19 @@ def split_timespans(inputs: Any) -> tuple[Tensor, Tensor | None]:
     if len(given) == len(lead):
         timespans = ops.expand_dims(timespans, -1)
     return x, ops.cast(timespans, x.dtype)
+
+
+def single_state(states: Any) -> Tensor:
+    """h (B, N) from [h], as Keras hands it to a cell, or from h itself.
+
+    Raises:
+        ValueError: more than one.
+    """
+    if not isinstance(states, (list, tuple)):
+        return states
+    if len(states) != 1:
+        raise ValueError(f"states are {len(states)} tensors, expected one (B, N)")
+    return states[0]
 
 
 def _may_be(given: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import keras
 import numpy as np
 
-from ncp_agents.keras.inputs import split_timespans
+from ncp_agents.keras.inputs import single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.synapses import Strengths, Synapses
 from ncp_agents.keras.wired_cell import WiredCell
@@ -207,10 +207,10 @@ class LTCCell(WiredCell):
         return conductance + membrane.leak + self.epsilon, pull + membrane.leak * membrane.rest
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states [(B, N)]
-        → output (B, M), new states [(B, N)]."""
+        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        [(B, N)] → output (B, M), new states [(B, N)]."""
         x, timespan = split_timespans(inputs)
-        membrane, v = self.membrane(), states[0]
+        membrane, v = self.membrane(), single_state(states)
         base = self.base(membrane, self.sensory.receive(membrane.sensory, self.map_inputs(x)))
         dt = (ops.ones_like(v[:, :1]) if timespan is None else timespan) / self.ode_unfolds
         for _ in range(self.ode_unfolds):

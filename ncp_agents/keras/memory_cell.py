@@ -75,6 +75,10 @@ class MixedMemoryRNN(keras.layers.Layer):
         """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states h and c
         (B, N) each → output, [h', c']."""
         x, _ = split_timespans(inputs)
+        if not isinstance(states, (list, tuple)) or len(states) != 2:
+            raise ValueError(
+                "Running a cell with mixed memory requires a pair (h, c) to be passed as states"
+            )
         h, c = states
         h, c = self.remember(self.project(x), h, c)
         output, (h,) = self.rnn_cell(inputs, [h], training=training)

@@ -46,10 +46,11 @@ def recurrence(plan: Plan, arrays: Arrays) -> Tensor:
 
     arrays: `u` (T, B, U or D N), `h` (B, N), `recurrent` (N, U or D N); for each backbone layer k
     `kernel_k` and `bias_k` of what follows it, and `keep_k` (T, B, U), its dropout, if any; `w_tau`
-    and `A` (1, N) in pure mode; `timespans` (T, B, 1) if they vary; `mask` (T, B, 1) of 1.0 where a
-    step counts, if any.
+    and `A` (1, N) in pure mode; `timespans` (T, B, N) if they vary; `mask` (T, B, N) of 1.0 where a
+    step counts for a neuron, if any.
 
-    Heads are [f1, f2, gate], or [f1, f2, a, b] with timespans, or [f1] in pure mode.
+    Heads are [f1, f2, gate / 2], or [f1, f2, a / 2, b / 2] with timespans, or [f1] in pure mode:
+    sigmoid(gate) = 1 / 2 + tanh(gate / 2) / 2, so one tanh serves all.
     """
     names = list(arrays)
 
@@ -117,9 +118,9 @@ def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays
     first = given["u"] + ops.matmul(before, given["recurrent"])
     z, hidden = _heads(plan, given, given, first)
     local = _derivatives(plan, given, z, timespans)
-    if mask is not None:
-        local = local * mask
     heads = local.shape[-1] // units
+    if mask is not None:
+        local = local * ops.concatenate([mask] * heads, axis=-1)
     kernels = [given["recurrent"]] + [given[f"kernel_{k}"] for k in range(plan.depth)]
     transposed = [ops.transpose(kernel) for kernel in kernels]
 
@@ -157,10 +158,9 @@ def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays
         dt = 1.0 if timespans is None else timespans
         found["w_tau"] = ops.sum(of_rate * dt, axis=(0, 1))[None]
         if timespans is not None:
-            found["timespans"] = ops.sum(of_rate * rate, axis=-1, keepdims=True)
+            found["timespans"] = of_rate * rate
     elif timespans is not None:
-        gate_and_a = dz_heads[..., 3 * units :] * z[..., 2 * units : 3 * units]
-        found["timespans"] = ops.sum(gate_and_a, axis=-1, keepdims=True)
+        found["timespans"] = dz_heads[..., 3 * units :] * z[..., 2 * units : 3 * units]
     return found
 
 
@@ -182,11 +182,11 @@ def _heads(
 
 def _gated(z: Tensor, timespans: Tensor | None) -> list[Tensor]:
     """tanh(f1), tanh(f2), sigmoid(gate)."""
-    heads = 3 if timespans is None else 4
-    f1, f2, gate, *b = ops.split(z, heads, axis=-1)
     if timespans is not None:
-        gate = gate * timespans + b[0]
-    return [ops.tanh(f1), ops.tanh(f2), 0.5 + 0.5 * ops.tanh(0.5 * gate)]
+        f1, f2, a, b = ops.split(z, 4, axis=-1)
+        z = ops.concatenate([f1, f2, a * timespans + b], axis=-1)
+    f1, f2, gate = ops.split(ops.tanh(z), 3, axis=-1)
+    return [f1, f2, 0.5 + 0.5 * gate]
 
 
 def _decay(given: Arrays, f: Tensor, timespans: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -215,7 +215,7 @@ def _derivatives(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None)
     first = 1 - f1 * f1
     if not no_gate:
         first = first * (1 - gate)
-    slope = gate * (1 - gate) * (f2 if no_gate else f2 - f1)
+    slope = 2 * gate * (1 - gate) * (f2 if no_gate else f2 - f1)
     heads = [first, gate * (1 - f2 * f2), slope]
     if timespans is not None:
         heads.insert(2, slope * timespans)

@@ -1,11 +1,13 @@
 """Whole sequences through a cell: what can be done for all steps at once is done before the loop.
 
-A CfC's input projection is one matrix product over all steps, and a wired CfC is a chain of
-independent CfCs, each run over the whole sequence before the next (`recurrence.py` holds the loop
-and its hand-written backward). With mixed memory the whole state is mixed in every step, so there
-the steps are taken one by one, by the cell itself.
+A CfC's input projection is one matrix product over all steps (`recurrence.py` holds the loop and
+its hand-written backward). The layers of a wired CfC feed forward within a step, so they run in
+skewed time: at wave k, layer 0 is at step k, layer 1 at step k - 1, layer 2 at step k - 2. All of
+them read only what wave k - 1 left, so one block matrix product advances every layer, and a circuit
+of L layers takes T + L - 1 waves. With mixed memory the whole state is mixed in every step, so
+there the steps are taken one by one, by the cell itself.
 
-Axes: B batch, T steps, I inputs, N neurons.
+Axes: B batch, T steps, L layers, I inputs, N neurons.
 """
 
 from __future__ import annotations
@@ -43,26 +45,20 @@ class Sequence(NamedTuple):
 
 def scan_cfc(cell: CfCCell | WiredCfCCell, sequence: Sequence, h: Tensor) -> Tensor:
     """States (T, B, N) from the state h (B, N)."""
-    if isinstance(cell, CfCCell):
-        return _scan_layer(cell, sequence, h)
-    states = []
-    for layer, own in zip(cell.cells, cell.split(h), strict=True):
-        states.append(_scan_layer(layer, sequence, own))
-        sequence = sequence._replace(x=states[-1])
-    return ops.concatenate(states, axis=-1)
-
-
-def _scan_layer(cell: CfCCell, sequence: Sequence, h: Tensor) -> Tensor:
+    if isinstance(cell, WiredCfCCell):
+        return _scan_wired(cell, sequence, h)
     x = sequence.x
     linears = [(ops.copy(kernel), ops.copy(bias)) for kernel, bias in cell.backbone]
-    linears.append(_fused_heads(cell, sequence.timespans is not None))
+    varies = sequence.timespans is not None
+    kernels, biases = zip(*_heads(cell, varies), strict=True)
+    linears.append((ops.concatenate(kernels, axis=1), ops.concatenate(biases)))
     (first, bias), following = linears[0], linears[1:]
     inputs = x.shape[-1]
     arrays = {
         "u": ops.matmul(x, first[:inputs]) + bias,
         "h": h,
         "recurrent": first[inputs:],
-        **sequence.arrays(),
+        **{name: ops.repeat(v, cell.units, axis=-1) for name, v in sequence.arrays().items()},
     }
     for k, (kernel, bias) in enumerate(following):
         arrays |= {f"kernel_{k}": kernel, f"bias_{k}": bias}
@@ -73,19 +69,70 @@ def _scan_layer(cell: CfCCell, sequence: Sequence, h: Tensor) -> Tensor:
             )
     if cell.mode == "pure":
         arrays |= {"w_tau": absolute(cell.w_tau), "A": ops.copy(cell.A)}
-    plan = Plan(cell.mode, cell.activation, len(following), sequence.unroll)
-    return recurrence(plan, arrays)
+    return recurrence(Plan(cell.mode, cell.activation, len(following), sequence.unroll), arrays)
 
 
-def _fused_heads(cell: CfCCell, timespans_vary: bool) -> tuple[Tensor, Tensor]:
-    """All heads as one kernel (inputs, D N) and bias. With timespans of 1, time_a and time_b are
-    one head."""
+def _heads(cell: CfCCell, timespans_vary: bool) -> list[tuple[Tensor, Tensor]]:
+    """Kernel and bias of each head of the recurrence. With timespans of 1, time_a and time_b are
+    one."""
     heads = list(cell.masked_heads().values())
-    if cell.mode != "pure" and not timespans_vary:
-        (a, a_bias), (b, b_bias) = heads[2:]
-        heads[2:] = [(a + b, a_bias + b_bias)]
-    kernels, biases = zip(*heads, strict=True)
-    return ops.concatenate(kernels, axis=1), ops.concatenate(biases)
+    if cell.mode == "pure":
+        return heads
+    *values, (a, a_bias), (b, b_bias) = heads
+    if timespans_vary:
+        return [*values, (0.5 * a, 0.5 * a_bias), (0.5 * b, 0.5 * b_bias)]
+    return [*values, (0.5 * (a + b), 0.5 * (a_bias + b_bias))]
+
+
+def _scan_wired(cell: WiredCfCCell, sequence: Sequence, h: Tensor) -> Tensor:
+    """As `scan_cfc`, in skewed time: wave k takes layer i through step k - i."""
+    x, sizes, late = sequence.x, cell.layer_sizes, len(cell.layer_sizes) - 1
+    heads = [_heads(layer, sequence.timespans is not None) for layer in cell.cells]
+
+    inputs = x.shape[-1]
+    recurrent, drives, biases = [], [], []
+    for by_layer in zip(*heads, strict=True):
+        (first, _), *_ = by_layer
+        drive = ops.matmul(x, first[:inputs])
+        drives.append(ops.pad(drive, ((0, late), (0, 0), (0, sum(sizes[1:])))))
+        biases += [bias for _, bias in by_layer]
+        blocks, above = [], 0  # rows are sources: the layer before and the layer itself
+        for kernel, size in zip(
+            [first[inputs:], *(k for k, _ in by_layer[1:])], sizes, strict=True
+        ):
+            below = sum(sizes) - above - kernel.shape[0]
+            blocks.append(ops.pad(kernel, ((above, below), (0, 0))))
+            above += kernel.shape[0] - size
+        recurrent.append(ops.concatenate(blocks, axis=1))
+    arrays = {
+        "u": ops.concatenate(drives, axis=-1) + ops.concatenate(biases),
+        "h": h,
+        "recurrent": ops.concatenate(recurrent, axis=1),
+    }
+    if sequence.timespans is not None:
+        arrays["timespans"] = _skew(sequence.timespans, sizes)
+    if late or sequence.mask is not None:
+        # Before its first step and after its last a layer waits.
+        mask = ops.ones_like(x[..., :1]) if sequence.mask is None else sequence.mask
+        arrays["mask"] = _skew(mask, sizes)
+    if cell.mode == "pure":
+        arrays["w_tau"] = ops.concatenate([absolute(c.w_tau) for c in cell.cells], axis=1)
+        arrays["A"] = ops.concatenate([c.A for c in cell.cells], axis=1)
+    plan = Plan(cell.mode, cell.cells[0].activation, 0, sequence.unroll)
+    states = cell.split(recurrence(plan, arrays))
+    waves = [part[i : i - late or None] for i, part in enumerate(states)]
+    return ops.concatenate(waves, axis=-1)
+
+
+def _skew(values: Tensor, sizes: list[int]) -> Tensor:
+    """(T, B, 1) → (T + L - 1, B, N): for the neurons of layer i those of i steps before, 0 where
+    there are none."""
+    late = len(sizes) - 1
+    parts = [
+        ops.repeat(ops.pad(values, ((i, late - i), (0, 0), (0, 0))), size, axis=-1)
+        for i, size in enumerate(sizes)
+    ]
+    return ops.concatenate(parts, axis=-1)
 
 
 def scan_ltc(cell: LTCCell, sequence: Sequence, v: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Synapses are listed by target, (R, K): R targets that receive any, K the most th
 shorter lists are filled up with synapses of weight 0. A second list, by source, turns the sum over
 a source's synapses, which the gradient needs, into a look-up as well: no scattered addition.
 
-Axes: N neurons, R targets, K synapses a target.
+Axes: B batch, N neurons, R targets, K synapses a target.
 """
 
 from __future__ import annotations
@@ -50,53 +50,52 @@ class Synapses:
         flat = ops.reshape(matrix, (-1,))
         return ops.take(flat, self.source * self.neurons + self.targets[:, None])
 
-    def at_targets(self, values: Tensor) -> Tensor:
-        """(…, N) → (…, R, 1)."""
-        return ops.take(values, self.targets, axis=-1)[..., None]
-
     def at_sources(self, v: Tensor) -> Tensor:
-        """(…, sources) → (…, R, K)."""
-        picked = ops.take(v, self.source.ravel(), axis=-1)
-        return ops.reshape(picked, (*ops.shape(v)[:-1], *self.source.shape))
-
-    def to_targets(self, values: Tensor) -> Tensor:
-        """Sums (…, R, K) → (…, N)."""
-        summed = ops.sum(values, axis=-1)
-        none = ops.zeros_like(summed[..., :1])
-        return ops.take(ops.concatenate([summed, none], axis=-1), self.place, axis=-1)
-
-    def to_sources(self, values: Tensor) -> Tensor:
-        """Sums (…, R, K) → (…, sources)."""
-        flat = ops.reshape(values, (*ops.shape(values)[:-2], self.source.size))
-        picked = ops.take(flat, self.by_source.ravel(), axis=-1)
-        picked = ops.reshape(picked, (*ops.shape(values)[:-2], *self.by_source.shape))
-        return ops.sum(picked * ops.cast(self._of_source, values.dtype), axis=-1)
+        """v (B, sources) → v at each synapse, (B, R, K)."""
+        picked = ops.take(v, self.source.ravel(), axis=1)
+        return ops.reshape(picked, (-1, *self.source.shape))
 
     def receive(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v (…, sources) → conductance and pull, (…, N) each."""
+        """v (B, sources) → conductance and pull, (B, N) each."""
         return self.sums(strengths, self.activity(strengths, v)[1])
 
     def activity(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v (…, sources) → v at each synapse and act, (…, R, K) each."""
+        """v (B, sources) → v at each synapse and act, (B, R, K) each."""
         at = self.at_sources(v)
         return at, ops.sigmoid(at * strengths.slope - strengths.offset)
 
     def sums(self, strengths: Strengths, act: Tensor) -> tuple[Tensor, Tensor]:
-        """act (…, R, K) → conductance and pull, (…, N) each."""
-        return self.to_targets(act * strengths.weight), self.to_targets(act * strengths.pull)
+        """act (B, R, K) → conductance and pull, (B, N) each."""
+        return self._to_targets(act * strengths.weight), self._to_targets(act * strengths.pull)
 
     def gradient(
         self, strengths: Strengths, at: Tensor, act: Tensor, dconductance: Tensor, dpull: Tensor
     ) -> tuple[Tensor, Strengths]:
         """From `activity` and the gradients (B, N) of `sums` → those of v (B, sources) and of the
         strengths."""
-        dconductance, dpull = self.at_targets(dconductance), self.at_targets(dpull)
+        dconductance, dpull = (
+            ops.take(values, self.targets, axis=1)[..., None] for values in (dconductance, dpull)
+        )
         dz = (dconductance * strengths.weight + dpull * strengths.pull) * act * (1 - act)
         of_strengths = dz * at, -dz, dconductance * act, dpull * act
         return (
-            self.to_sources(dz * strengths.slope),
+            self._to_sources(dz * strengths.slope),
             Strengths(*(ops.sum(values, axis=0) for values in of_strengths)),
         )
+
+    def _to_targets(self, values: Tensor) -> Tensor:
+        """(B, R, K) → sums (B, N)."""
+        sums = ops.sum(values, axis=-1)
+        none = ops.zeros_like(sums[:, :1])
+        return ops.take(ops.concatenate([sums, none], axis=1), self.place, axis=1)
+
+    def _to_sources(self, values: Tensor) -> Tensor:
+        """(B, R, K) → sums (B, sources)."""
+        flat = ops.reshape(values, (-1, self.source.size))
+        picked = ops.reshape(
+            ops.take(flat, self.by_source.ravel(), axis=1), (-1, *self.by_source.shape)
+        )
+        return ops.sum(picked * ops.cast(self._of_source, values.dtype), axis=-1)
 
 
 def _lists(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

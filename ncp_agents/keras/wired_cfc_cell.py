@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from ncp_agents.keras.cfc_cell import CfCCell, Mode
-from ncp_agents.keras.inputs import split_sizes, split_timespans
+from ncp_agents.keras.inputs import single_state, split_sizes, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
@@ -91,11 +91,11 @@ class WiredCfCCell(WiredCell):
         return split_sizes(h, self.layer_sizes)
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states [(B, N)]
-        → output (B, M), new states [(B, N)]."""
+        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        [(B, N)] → output (B, M), new states [(B, N)]."""
         x, timespan = split_timespans(inputs)
         new = []
-        for cell, h in zip(self.cells, self.split(states[0]), strict=True):
+        for cell, h in zip(self.cells, self.split(single_state(states)), strict=True):
             x, _ = cell(x if timespan is None else (x, timespan), [h])
             new.append(x)
         state = ops.concatenate(new, axis=-1)

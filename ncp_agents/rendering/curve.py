@@ -46,7 +46,7 @@ def draw_curve(progress: Path, picture: Path, recipe: Recipe) -> None:
 
 
 def draw_curves(runs: Sequence[RunFolder], picture: Path) -> None:
-    """Draw the training returns of runs over steps and over minutes.
+    """Draw the training returns of runs over steps and over minutes, a row for each game.
 
     Runs that differ in nothing but their seed are drawn together, as their mean and its 95 %
     bootstrap interval, as far as all of them got. They go by the recipe's name; another recipe of
@@ -67,14 +67,17 @@ def draw_curves(runs: Sequence[RunFolder], picture: Path) -> None:
         taken = recipe not in names and run.recipe.name in names.values()
         names.setdefault(recipe, run.path.name if taken else run.recipe.name)
         groups.setdefault(recipe, []).append(rows)
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, by in zip(panels, ("steps", "seconds"), strict=True):
-        for i, (recipe, seeds) in enumerate(groups.items()):
-            _draw_group(axes, [_curve(rows, by) for rows in seeds], names[recipe], i)
-        _finish(axes, by, *groups)
-    panels[0].set_ylabel("mean return of the last training games")
-    panels[0].legend(frameon=False, title="mean and 95 % interval", alignment="left")
+    games = sorted({recipe.environment.game for recipe in groups})
+    figure = Figure(figsize=(11, 4.4 * len(games)), layout="constrained")
+    panels = figure.subplots(len(games), 2, sharey="row", squeeze=False)
+    for game, row in zip(games, panels, strict=True):
+        drawn = {recipe: s for recipe, s in groups.items() if recipe.environment.game == game}
+        for axes, by in zip(row, ("steps", "seconds"), strict=True):
+            for i, (recipe, seeds) in enumerate(drawn.items()):
+                _draw_group(axes, [_curve(rows, by) for rows in seeds], names[recipe], i)
+            _finish(axes, by, *drawn)
+        row[0].set_ylabel(f"{game}: mean return of the last training games")
+        row[0].legend(frameon=False, title="mean and 95 % interval", alignment="left")
     save_figure(figure, picture)
 
 
@@ -99,8 +102,8 @@ def _curve(rows: Rows, by: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _finish(axes: Axes, by: str, *recipes: Recipe) -> None:
-    games = {recipe.environment.game for recipe in recipes}
-    human = RANDOM_AND_HUMAN_SCORES.get(next(iter(games))) if len(games) == 1 else None
+    """recipes are of one game."""
+    human = RANDOM_AND_HUMAN_SCORES.get(recipes[0].environment.game)
     if human is not None:
         axes.axhline(human[1], color="grey", linestyle=":", linewidth=1.2, label="human")
     axes.set_xlabel({"steps": "steps (millions; one is 4 frames)", "seconds": "minutes"}[by])

@@ -1,13 +1,18 @@
 """How fast each port takes a sequence forward and backward, beside ncps's port and the framework's
 own LSTM.
 
-    python scripts/benchmarks/ports.py                           # every framework at hand
-    python scripts/benchmarks/ports.py --only keras-tensorflow   # some of them
+    python scripts/benchmarks/ports.py                           # all, some 10 minutes
+    python scripts/benchmarks/ports.py --only keras-tensorflow   # some of the ports
 
 Milliseconds for one batch of B = 64 sequences of T = 128 steps of I = 256 inputs, forward and
-backward, the gradient of every weight. All are compiled: under TensorFlow by `tf.function`, which
-is what Keras does by itself on a CPU, and again with `jit_compile=True` (XLA). Each layer runs in a
-process of its own, since a process has one backend of Keras; a figure is the median.
+backward, the gradient of every weight; `--batch` sets B. All are compiled: under TensorFlow by
+`tf.function`, which is what Keras does by itself on a CPU, and again with `jit_compile=True` (XLA).
+Each layer runs in a process of its own, since a process has one backend of Keras; a figure is the
+median.
+
+What was learnt: large batches are bound by matrix products, of which both have nearly the same; at
+B = 8 it is the number of operations in a step that counts. On XLA several plain sums over the same
+sigmoids are as fast as any matrix product that makes it compute them once.
 
 wired is CfC on AutoNCP(64, 16), dense is CfC(64) with its backbone of 128 units, ltc is LTC on
 AutoNCP(64, 8). torch's layers are in `cells.py`.
@@ -30,7 +35,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-BATCH, STEPS, INPUTS, NEURONS = 64, 128, 256, 64
+STEPS, INPUTS, NEURONS = 128, 256, 64
 LAYERS = ("lstm", "dense", "wired", "ltc")
 WHOSE = ("ours", "ncps")
 
@@ -42,8 +47,8 @@ Step = Callable[[], None]
 class Port:
     """One row of the table of frameworks."""
 
-    step: Callable[[str, str], Step]
-    """(layer, whose) → a compiled step."""
+    step: Callable[[str, str, int], Step]
+    """(layer, whose, B) → a compiled step."""
     environment: dict[str, str]
     ncps: bool = False
     """Whether ncps has a port to compare with."""
@@ -62,11 +67,11 @@ def keras_layer(layer: str, whose: str) -> Any:
     return package.CfC(units, return_sequences=True)
 
 
-def tensorflow_step(layer: str, whose: str, jit_compile: bool = False) -> Step:
+def tensorflow_step(layer: str, whose: str, batch: int, jit_compile: bool = False) -> Step:
     import tensorflow as tf
 
     ours = keras_layer(layer, whose)
-    x = tf.constant(_inputs())
+    x = tf.constant(_inputs(batch))
     ours(x[:1, :2])
 
     @tf.function(jit_compile=jit_compile)
@@ -78,11 +83,11 @@ def tensorflow_step(layer: str, whose: str, jit_compile: bool = False) -> Step:
     return lambda: gradients()[0].numpy()
 
 
-def jax_step(layer: str, whose: str) -> Step:
+def jax_step(layer: str, whose: str, batch: int) -> Step:
     import jax
 
     ours = keras_layer(layer, whose)
-    x = jax.numpy.asarray(_inputs())
+    x = jax.numpy.asarray(_inputs(batch))
     ours(x[:1, :2])
     values = [variable.value for variable in ours.trainable_variables]
     rest = [variable.value for variable in ours.non_trainable_variables]
@@ -94,8 +99,8 @@ def jax_step(layer: str, whose: str) -> Step:
     return lambda: jax.block_until_ready(gradients(values))
 
 
-def _inputs() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(BATCH, STEPS, INPUTS)).astype(np.float32)
+def _inputs(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(batch, STEPS, INPUTS)).astype(np.float32)
 
 
 PORTS = {
@@ -107,9 +112,11 @@ PORTS = {
 }
 
 
-def milliseconds(port: str, layer: str, whose: str, seconds: float) -> tuple[float, float]:
+def milliseconds(
+    port: str, layer: str, whose: str, batch: int, seconds: float
+) -> tuple[float, float]:
     """The median of as many steps as fit in, at least one, and the first, which compiles."""
-    step = PORTS[port].step(layer, whose)
+    step = PORTS[port].step(layer, whose, batch)
     times: list[float] = []
     while len(times) < 2 or sum(times[1:]) < seconds:
         start = time.perf_counter()
@@ -118,9 +125,9 @@ def milliseconds(port: str, layer: str, whose: str, seconds: float) -> tuple[flo
     return 1e3 * median(times[1:]), 1e3 * times[0]
 
 
-def in_own_process(*case: Any, port: str) -> tuple[float, float]:
+def in_own_process(port: str, *case: Any) -> tuple[float, float]:
     run = subprocess.run(
-        [sys.executable, __file__, "--case", json.dumps(case)],
+        [sys.executable, __file__, "--case", json.dumps([port, *case])],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **PORTS[port].environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -133,25 +140,26 @@ def in_own_process(*case: Any, port: str) -> tuple[float, float]:
 def main(
     only: tuple[str, ...] = tuple(PORTS),
     layers: tuple[str, ...] = LAYERS,
+    batch: int = 64,
     seconds: float = 2.0,
     case: str = "",
 ) -> None:
     """Args:
     only: ports to measure.
     layers: layers to measure.
+    batch: B.
     seconds: to measure each for, after it is compiled.
     case: for the processes that this one starts.
     """
     if case:
-        port, layer, whose, seconds = json.loads(case)
-        print(json.dumps(milliseconds(port, layer, whose, seconds)))
+        print(json.dumps(milliseconds(*json.loads(case))))
         return
-    print(f"forward + backward, ms (first call, s): B={BATCH} T={STEPS} I={INPUTS} N={NEURONS}")
+    print(f"forward + backward, ms (first call, s): B={batch} T={STEPS} I={INPUTS} N={NEURONS}")
     for port in only:
         for layer in layers:
             row = {}
             for whose in WHOSE if PORTS[port].ncps and layer != "lstm" else ("ours",):
-                row[whose] = in_own_process(port, layer, whose, seconds, port=port)
+                row[whose] = in_own_process(port, layer, whose, batch, seconds)
             figures = [
                 f"{whose} {ms:7.0f} ({first / 1e3:.0f})" for whose, (ms, first) in row.items()
             ]
