@@ -48,7 +48,7 @@ def test_commands_are_understood(command, capsys):
 
 
 def test_files_and_make_targets_exist():
-    for path in re.findall(r"\b(?:scripts|policies|ncp_agents)/[\w/.-]+\b", README):
+    for path in re.findall(r"\b(?:scripts|policies|ncp_agents|docs)/[\w/.-]+\b", README):
         if path != "policies/mine":
             assert (ROOT / path).exists(), path
     targets = re.findall(r"^make (\w+)", README, re.MULTILINE)

@@ -136,8 +136,7 @@ const bars = actions.map((node) => {
 });
 for (const { kind, nodes: own } of columns) {
   const label = $("columns").appendChild(document.createElement("span"));
-  label.textContent = kind === "action" ? "action" : `${own.length} ${kind}`;
-  if (innerWidth < 760 && kind !== "action") label.textContent = kind;
+  label.textContent = kind === "action" ? "\naction" : `${own.length}\n${kind}`;
 }
 
 let palettes = {};
