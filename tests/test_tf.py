@@ -87,7 +87,7 @@ first, second = ([a.numpy().tobytes() for _, a in mixed] for _ in range(2))
 assert first != second  # another order in each epoch, of the same windows
 assert sorted(first) == sorted(second) == sorted(a.numpy().tobytes() for _, a in dataset)
 
-encoder = [tf.keras.layers.Conv2D(4, 8, 8, "relu"), tf.keras.layers.Flatten()]
+encoder = [tf.keras.layers.Conv2D(4, 8, 8, activation="relu"), tf.keras.layers.Flatten()]
 model = tf.keras.Sequential(
     [*map(tf.keras.layers.TimeDistributed, encoder), CfC(6, return_sequences=True)]
 )

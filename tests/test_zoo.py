@@ -62,14 +62,13 @@ def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
     write_scores(one / "scores.json", scores)
     write_scores(one / "scores.json", noisy)
 
-    console = Console(width=140)
+    console = Console(width=80)
     with console.capture() as capture:
         console.print(policies_table())
     rows = [" ".join(line.split()) for line in capture.get().splitlines()]
     parameters = sum(p.numel() for p in saved_policy.build(recipe).parameters())
-    assert (
-        f"one pong cfc 32 {parameters:,} 2.5M 1.5 v4 4 2.5 1.5 … 3.5 66 % 19.81 ± 0.62"
-    ) in rows
-    assert any(row.startswith("two breakout cfc 64") and "not scored yet" in row for row in rows)
-    assert any(row.startswith("three pong") and "not trained yet" in row for row in rows)
+    assert f"one pong 32 cfc {parameters:,} 2.5M 1.5 2.5 19.8 ± 0.6" in rows
+    assert any(row.startswith("two breakout 64 cfc") and row.endswith("139 ± 51") for row in rows)
+    assert any(row.startswith("three pong 64 cfc") and "untrained" in row for row in rows)
+    assert "one v4 4 2.5 1.5 … 3.5 2.5 66 %" in rows
     assert not any("noise" in row for row in rows)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import tyro
@@ -34,6 +35,7 @@ from ncp_agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curves
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import build, find
+from ncp_agents.scores import number
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training import default_run
 
@@ -95,7 +97,7 @@ def main() -> None:
                     f"{parameters(recipe):,}",
                     str(seed),
                     f"{last['steps']:,.0f}",
-                    *(f"{last[key]:.1f}" for key in ("return_mean", "eval_return")),
+                    *(number(last.get(key, nan)) for key in ("return_mean", "eval_return")),
                 )
             table.add_section()
     draw_curves(runs, options.picture)
