@@ -267,6 +267,8 @@ def clone(arguments: Sequence[str]) -> int:
     from ncp_agents.torch.threads import use_threads
     from ncp_agents.training import copy_policy
 
+    if choice.dagger < 0:
+        raise UserError(f"dagger is {choice.dagger}, expected rounds >= 0; usual is 3")
     if choice.dagger and choice.teacher is None:
         raise UserError("who teaches in --dagger? name a policy, such as --teacher pong-cfc")
     teacher = load(find(choice.teacher)) if choice.teacher is not None else None
@@ -274,8 +276,7 @@ def clone(arguments: Sequence[str]) -> int:
         check_teacher(teacher, choice.recipe)
     use_threads(choice.threads)
     demos = [Demos(path) for path in choice.demos]
-    for source in demos:
-        check_demos(source, choice.recipe)
+    check_demos(demos, choice.recipe)
     path = choice.run or Path("runs") / f"{choice.recipe.name}-clone-seed{choice.recipe.seed}"
     run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
     if choice.resume:

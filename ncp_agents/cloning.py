@@ -45,6 +45,9 @@ from ncp_agents.run_folder import RunFolder, learning_state, restore_learning
 from ncp_agents.saved_policy import SavedPolicy, load_tensors, save_tensors
 
 EVALUATION_SEED = 2_000_000  # far from the seeds of demos
+SAME = ("frame_stack", "frame_size", "frame_skip", "full_action_space", "sticky_actions")
+"""Of the protocol, in demos and recipe."""
+WHOLE_GAMES = 256  # steps of a piece where nothing is learnt: only memory limits them
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def clone(
     says so, after each epoch.
 
     Raises:
-        UserError: demos of another game or other actions, or too few to hold a game out; a damaged
-            file, named; a checkpoint that is damaged or of another network.
+        UserError: as `check_demos`; a damaged file, named; a checkpoint that is damaged, of
+            another network or of other demos.
     """
     return _Cloning(run, demos, progress, stopped).run_to_end(resume)
 
@@ -99,7 +102,6 @@ class _Cloning:
         self.progress, self.stopped = progress, stopped
         torch.manual_seed(self.recipe.seed)
         self.network = saved_policy.build(self.recipe)
-        saved_policy.start_from(self.recipe, self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             self.options.learning_rate,
@@ -107,16 +109,12 @@ class _Cloning:
             fused=True,
             weight_decay=self.options.weight_decay,
         )
+        check_demos(demos, self.recipe)
         self.train_games, self.val_games = [], []
         for source in demos:
-            check_demos(source, self.recipe)
             kept = Cache(source)
             for split, games in (("train", self.train_games), ("val", self.val_games)):
                 games.append(Games(kept, source.split(split, self.options.validation)))
-        for split, games in (("train", self.train_games), ("val", self.val_games)):
-            if not any(source.indices for source in games):
-                where = ", ".join(str(source.path) for source in demos)
-                raise UserError(f"{where}: no game for split {split!r}; record at least two")
         self.weights = self._class_weights() if self.options.class_weights else None
         self.counters = Counters()
         self.rows: list[Epoch] = []
@@ -124,6 +122,8 @@ class _Cloning:
     def run_to_end(self, resume: bool) -> Counters:
         if resume and self.run.checkpoint.exists():
             self._load_checkpoint()
+        else:
+            saved_policy.start_from(self.recipe, self.network)
         options, began, before = self.options, time.perf_counter(), self.counters.seconds
         bar = tqdm(
             total=options.epochs,
@@ -148,7 +148,7 @@ class _Cloning:
                 score = None
                 if options.eval_every and (number % options.eval_every == 0 or self._done()):
                     score = self._evaluate(bar)
-                elif not options.eval_every and is_best:
+                elif is_best and self.counters.best_return is None:
                     self._save_policy()
                 self.counters = replace(self.counters, seconds=before + time.perf_counter() - began)
                 losses = (train_loss, train_accuracy, val_loss, val_accuracy)
@@ -192,9 +192,10 @@ class _Cloning:
     def _pieces(
         self, games: Sequence[Games], random: np.random.Generator | None
     ) -> Iterator[Piece]:
-        options = self.options
         gamma = self.recipe.ppo.gamma
-        return pieces(games, options.sequences, options.sequence_length, gamma, random)
+        if random is None:  # one after another, each from its first step on, as in play
+            return pieces(games, 1, WHOLE_GAMES, gamma)
+        return pieces(games, self.options.sequences, self.options.sequence_length, gamma, random)
 
     def _loss(
         self, piece: Piece, state: tuple[Tensor, ...] | None
@@ -248,9 +249,23 @@ class _Cloning:
         metadata = {
             "counters": json.dumps(asdict(self.counters)),
             "rows": json.dumps([asdict(row) for row in self.rows]),
+            "games": json.dumps(self._games()),
         }
         tensors = learning_state(self.network, self.optimizer)
         save_tensors(self.run.checkpoint, tensors, metadata)
+        self._show()
+
+    def _games(self) -> dict[str, list[str]]:
+        """The SHA-256 of the games of each split."""
+        splits = {"train": self.train_games, "val": self.val_games}
+        return {
+            split: [
+                source.demos.entries[index].sha256 for source in games for index in source.indices
+            ]
+            for split, games in splits.items()
+        }
+
+    def _show(self) -> None:
         with replacing(self.run.path / "cloning.csv") as temporary, temporary.open("w") as file:
             writer = csv.DictWriter(file, list(asdict(self.rows[0])))
             writer.writeheader()
@@ -263,26 +278,46 @@ class _Cloning:
         try:
             self.counters = Counters(**json.loads(metadata["counters"]))
             self.rows = [Epoch(**row) for row in json.loads(metadata["rows"])]
+            games = json.loads(metadata["games"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a checkpoint of a cloning ({error})") from None
+        if games != self._games():
+            raise UserError(
+                f"{path} is of other demos: {len(games['train'])} games to learn from and "
+                f"{len(games['val'])} held out; name the same, or another --run"
+            )
         restore_learning(self.network, self.optimizer, tensors, path)
+        self._show()
 
 
-def check_demos(demos: Demos, recipe: Recipe) -> None:
+def check_demos(demos: Sequence[Demos], recipe: Recipe) -> None:
     """Refuse demos that a policy of this recipe cannot learn from.
 
     Raises:
-        UserError: another game, or frames of another size or number.
+        UserError: another game or protocol, frames of another size or number, or too few games to
+            hold one out.
     """
-    there, ours = demos.provenance, recipe.environment
-    if there.game != ours.game:
-        raise UserError(
-            f"{demos.path} holds demos of {there.game}, but the recipe is for {ours.game}"
-        )
+    ours = recipe.environment
     wanted = ours.atari_protocol()
-    for field in ("frame_stack", "frame_size", "frame_skip", "full_action_space"):
-        if getattr(there.protocol, field) != getattr(wanted, field):
+    for source in demos:
+        there = source.provenance
+        if there.game != ours.game:
             raise UserError(
-                f"{demos.path} was recorded with {field}={getattr(there.protocol, field)}, but the "
-                f"recipe has {getattr(wanted, field)}"
+                f"{source.path} holds demos of {there.game}, but the recipe is for {ours.game}"
             )
+        for field in SAME:
+            if getattr(there.protocol, field) != getattr(wanted, field):
+                raise UserError(
+                    f"{source.path} was recorded with {field}={getattr(there.protocol, field)}, "
+                    f"but the recipe has {getattr(wanted, field)}"
+                )
+    for split in ("train", "val"):
+        if not any(source.split(split, recipe.cloning.validation) for source in demos):
+            where = ", ".join(str(source.path) for source in demos)
+            raise UserError(f"{where}: no game for split {split!r}; record at least two")
+
+
+def returned(run: RunFolder) -> float | None:
+    """The best return that a cloning has been evaluated with."""
+    _, metadata = load_tensors(run.checkpoint)
+    return json.loads(metadata["counters"])["best_return"]

@@ -9,7 +9,13 @@ from rich.console import Console
 
 from ncp_agents.envs.disturbances import KINDS, Disturbance
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import check_writable, evaluate_with_bar, kept
+from ncp_agents.evaluation import (
+    check_disturbances,
+    check_seed,
+    check_writable,
+    evaluate_with_bar,
+    kept,
+)
 from ncp_agents.names import look_up
 from ncp_agents.rendering.figures import check_picture_path
 from ncp_agents.rendering.scores_picture import draw_comparison, draw_disturbances
@@ -32,22 +38,24 @@ def compare_command(
 
     Args:
         sweeps: strengths by kind of disturbance, see `ncp_agents.envs.disturbances`. One
-            disturbs at a time, and the undisturbed games always come along.
+            disturbs at a time, and the undisturbed games always come along. A strength of 0 is
+            those.
         plot: the picture. None takes `disturbances.png` or, without sweeps, `scores.png`; a
             single policy's own folder, or here.
 
     Raises:
         UserError: before any game is played, where a file cannot be written, a disturbance cannot
-            be, or two policies have one name.
+            be under this protocol or for one of the policies, or a policy is named twice.
     """
+    check_seed(seed)
     ways = disturbances(sweeps or {})
-    names = [policy.name for policy in policies]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"two of the policies are called {name}; evaluate one at a time")
+    swept = len(ways) > 1
+    for policy in policies:
+        check_disturbances(policy, protocol, ways)
+    names = _labels(policies)
     alone = policies[0].folder if len(policies) == 1 else None
     if plot is None:
-        plot = (alone or Path()) / ("disturbances.png" if sweeps else "scores.png")
+        plot = (alone or Path()) / ("disturbances.png" if swept else "scores.png")
     check_picture_path(plot)
     check_writable(plot, "--plot")
     files = [policy.folder / SCORES if policy.folder else None for policy in policies]
@@ -58,24 +66,41 @@ def compare_command(
 
     console = Console()
     rows, said = [], []
-    for policy, file in zip(policies, files, strict=True):
+    for policy, name, file in zip(policies, names, files, strict=True):
         for way in ways:
             scores = evaluate_with_bar(
                 policy, episodes, protocol, seed, deterministic, num_envs, disturbance=way
             )
-            rows.append((policy.name, scores))
+            rows.append((name, scores))
             if file is not None:
                 said.append(kept(file, scores))
     console.print(comparison(rows))
     for line in dict.fromkeys(said):
         console.print(line, soft_wrap=True)
-    if sweeps:
+    if swept:
         known = {name: [each for own, each in rows if own == name] for name in names}
         draw_disturbances(known, plot)
     else:
         draw_comparison(rows, plot)
     console.print(f"picture: {plot}", soft_wrap=True)
     return rows
+
+
+def _labels(policies: Sequence[SavedPolicy]) -> list[str]:
+    """Each policy's name, or its folder where another has the same name.
+
+    Raises:
+        UserError: a policy that is there twice.
+    """
+    names = [policy.name for policy in policies]
+    labels = [
+        str(policy.folder or policy.name) if names.count(policy.name) > 1 else policy.name
+        for policy in policies
+    ]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"{label} is named twice; name each policy once")
+    return labels
 
 
 def disturbances(sweeps: Mapping[str, Sequence[float]]) -> list[Disturbance | None]:

@@ -7,9 +7,10 @@ arXiv:1011.0686.
 
 Each round is a run of its own, in the run folder of the cloning that it follows:
 
-    runs/pong-cfc-clone-seed1/dagger/round-1/
-      demos/   the student's games, with the teacher's actions
-      ...      what a cloning leaves, started from the policy of the round before
+    runs/pong-cfc-clone-seed1/dagger/
+      clone/     the policy as it was cloned from the demos alone
+      round-1/   what a cloning leaves, started from the policy of the round before
+        demos/   the student's games, with the teacher's actions
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from math import inf
 from pathlib import Path
 
-from ncp_agents.cloning import Counters, clone
+from ncp_agents.cloning import Counters, clone, returned
 from ncp_agents.datasets.episodes import DATASET, Demos
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import Player, Step
+from ncp_agents.files import copy_files
 from ncp_agents.recipe import Recipe
-from ncp_agents.recording import provenance, record_with_bar
+from ncp_agents.recording import opened, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import SavedPolicy, load
-from ncp_agents.training import copy_policy
+from ncp_agents.saved_policy import SavedPolicy, files, load
 
 
 def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
@@ -49,28 +51,34 @@ def dagger(
 ) -> Counters:
     """Rounds of play and learning after the cloning in `run`, until `stopped` says so → where the
     last one stands. Rounds that are done are not done again. At the end the run's policy is the
-    last round's.
+    one with the best return, of the clone and all rounds; the last where none was evaluated.
 
     Raises:
-        UserError: as `check_teacher` and `clone`; rounds below 1.
+        UserError: as `check_teacher` and `clone`; rounds below 1; a round begun with another
+            teacher.
     """
     if rounds < 1:
         raise UserError(f"dagger is {rounds}, expected rounds >= 1; usual is 3")
     check_teacher(teacher, run.recipe)
-    done, student, seen = Counters(), run.policy, list(demos)
-    this = run
+    clones = run.path / "dagger" / "clone"
+    if not all(path.exists() for path in files(clones)):
+        copy_files(files(run.policy), clones)
+    done, student, seen = Counters(), clones, list(demos)
+    best, best_return = clones, returned(run)
     for number in range(1, rounds + 1):
         path = run.path / "dagger" / f"round-{number}"
         resume = (path / "recipe.toml").is_file()
         this = RunFolder.open(path) if resume else RunFolder.create(path, _recipe(run, student))
-        seen.append(_visited(this, teacher, progress, stopped))
+        seen.append(_visited(this, student, teacher, progress, stopped))
         if stopped():
             return done
         done = clone(this, seen, resume=resume, progress=progress, stopped=stopped)
         if stopped():
             return done
         student = this.policy
-    copy_policy(this, run.policy)
+        if (done.best_return or -inf) >= (best_return or -inf):
+            best, best_return = student, done.best_return
+    copy_files(files(best), run.policy)
     return done
 
 
@@ -97,16 +105,17 @@ def _recipe(run: RunFolder, student: Path) -> Recipe:
 
 
 def _visited(
-    this: RunFolder, teacher: SavedPolicy, progress: bool, stopped: Callable[[], bool]
+    this: RunFolder,
+    policy: Path,
+    teacher: SavedPolicy,
+    progress: bool,
+    stopped: Callable[[], bool],
 ) -> Demos:
-    """This round's demos, played as far as they are missing."""
+    """This round's demos, played by the policy of the round before as far as they are missing."""
+    recipe, student = this.recipe, load(policy)
+    wanted = provenance(student, recipe.environment.protocol, teacher=teacher.name)
     path = this.path / "demos"
-    recipe, student = this.recipe, load(Path(this.recipe.start))
-    if (path / DATASET).is_file():
-        demos = Demos(path)
-    else:
-        player = provenance(student, recipe.environment.protocol, teacher=teacher.name)
-        demos = Demos.create(path, player)
+    demos = opened(path, wanted, resume=(path / DATASET).is_file())
     record_with_bar(
         student,
         demos,

@@ -185,6 +185,25 @@ def evaluate(
     )
 
 
+def check_seed(seed: int) -> None:
+    """Raises UserError for a seed that games cannot take."""
+    if not 0 <= seed < 2**31:
+        raise UserError(f"seed is {seed}, expected 0 <= seed < 2^31")
+
+
+def check_disturbances(
+    policy: SavedPolicy, protocol: str | AtariProtocol, ways: Iterable[Disturbance | None]
+) -> None:
+    """Raises UserError where one of these cannot come between the games and this policy."""
+    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
+    for way in filter(None, ways):
+        if way.timespans and policy.recipe.circuit.cell == "lstm":
+            raise UserError(
+                f"{policy.name} is an LSTM, which no time can be told; leave jitter out"
+            )
+        disturbed(way, game, 1, rules, seed=0).close()
+
+
 def protocol_name(protocol: AtariProtocol) -> str:
     """The nearest named protocol, and how this one differs in evaluation: "v4(max_frames=400)"."""
     ours = dataclasses.asdict(protocol.evaluation())
@@ -234,6 +253,7 @@ def evaluate_command(
         UserError: before any game is played, where a file cannot be written, a window not be
             opened, or an option makes no sense.
     """
+    check_seed(seed)
     if output is None and policy.folder is not None:
         output = policy.folder / SCORES
     if output is not None:

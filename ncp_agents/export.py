@@ -9,8 +9,8 @@ Of one step, or with `sequence` of whole sequences of any length; every B and T 
         value    (B,) or (B, T)
         new_state (B, S)
 
-The file's metadata name the policy and its game, and hold its actions and protocol as JSON: what
-makes frames of the game, `scripts/play_onnx.py` shows how.
+The file's metadata name the policy and its game, and hold as JSON its actions, its protocol, and
+the arguments of ALE's `AtariVectorEnv` that make such frames; `scripts/play_onnx.py` plays by them.
 
 Axes: B batch, T steps, C, H, W image, A actions, N neurons, S = N, or 2 N with mixed memory, whose
 state is that of the neurons and then that of the memory.
@@ -37,7 +37,7 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import first_games, rules_for, run_loop, seeded
+from ncp_agents.evaluation import check_writable, first_games, rules_for, run_loop, seeded
 from ncp_agents.files import replacing
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.policies import CnnNcpPolicy
@@ -90,11 +90,28 @@ def export(
         "game": game,
         "actions": json.dumps(action_meanings(game)),
         "protocol": json.dumps(asdict(rules)),
+        "emulator": json.dumps(_emulator(rules)),
     }
     onnx.helper.set_model_props(model, about)
     with replacing(path) as temporary:
         onnx.save(model, temporary)
         return _agreement(temporary, policy, rules, PIECE if sequence else 1)
+
+
+def _emulator(rules: AtariProtocol) -> dict[str, object]:
+    """The protocol as ALE's vector environment takes it."""
+    return {
+        "stack_num": rules.frame_stack,
+        "img_height": rules.frame_size,
+        "img_width": rules.frame_size,
+        "frameskip": rules.frame_skip,
+        "noop_max": rules.noop_max,
+        "use_fire_reset": rules.fire_on_reset,
+        "repeat_action_probability": rules.sticky_actions,
+        "full_action_space": rules.full_action_space,
+        "max_num_frames_per_episode": rules.max_frames,
+        "reward_clipping": rules.clip_rewards,
+    }
 
 
 class _Step(nn.Module):
@@ -271,6 +288,7 @@ def export_command(policy: SavedPolicy, output: Path | None = None, sequence: bo
     output = Path(f"{policy.name}.onnx") if output is None else output
     if output.suffix != ".onnx":
         raise UserError(f"output {output} ends in {output.suffix!r}, expected .onnx")
+    check_writable(output, "--output")
     agreement = export(policy, output, sequence)
     Console().print(
         f"one game, {agreement.steps:,} steps: the same actions as the policy's; largest "

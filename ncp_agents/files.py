@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +29,10 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp's files are private
         temporary.replace(path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say which file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -41,3 +46,10 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy_files(sources: Iterable[Path], folder: Path) -> None:
+    """Copy files into a folder, each replaced whole."""
+    for source in sources:
+        with replacing(folder / source.name) as temporary:
+            shutil.copyfile(source, temporary)

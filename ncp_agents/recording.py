@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,10 @@ def episodes_of(steps: Iterable[Step], quotas: list[int]) -> Iterator[Episode]:
         for i, info in enumerate(step.infos):
             if not missing[i]:
                 continue
-            running[i].append((step.observations[i], int(step.actions[i]), float(step.rewards[i])))
+            # A copy, because a view would keep the frames of all environments.
+            running[i].append(
+                (step.observations[i].copy(), int(step.actions[i]), float(step.rewards[i]))
+            )
             if "episode" in info:
                 observations, actions, rewards = zip(*running[i], strict=True)
                 running[i], missing[i] = [], missing[i] - 1
@@ -87,7 +90,7 @@ def record(
 
     Args:
         player: a `SavedPolicy`, any model of stable-baselines3, or a `Human`, for the demos' game;
-            plays by the demos' protocol.
+            plays by the demos' protocol, whole games with unclipped rewards.
         demos: games that it holds already count.
         seed: of games and of epsilon; games after a resumption are others.
         num_envs: games side by side; None takes up to 16, a `Human` plays one.
@@ -96,8 +99,8 @@ def record(
         watch: gets the steps and hands on what is recorded.
 
     Raises:
-        UserError: an epsilon that is no probability, episodes or num_envs below 1, another
-            recorder at work in the folder.
+        UserError: an epsilon that is no probability, episodes or num_envs below 1, a player of
+            other observations than the demos', another recorder at work in the folder.
     """
     if episodes < 1:
         raise UserError(f"episodes is {episodes}, expected >= 1; usual is 20")
@@ -113,12 +116,22 @@ def record(
         if isinstance(player, Human):
             num_envs, mode = 1, "rgb_array"
         seed = int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
-        game, rules = demos.provenance.game, demos.provenance.protocol
+        game, rules = demos.provenance.game, demos.provenance.protocol.evaluation()
         env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
+        reads = getattr(player, "observation_space", env.observation_space)
+        if reads != env.observation_space:
+            env.close()
+            raise UserError(
+                f"the player reads {reads}, but {demos.path} is of {env.observation_space}; the "
+                "protocol's frame_stack must be the player's"
+            )
+        frozen = (
+            player.network.circuit.frozen() if isinstance(player, SavedPolicy) else nullcontext()
+        )
         explorer = Explorer(player, env.action_space.n, epsilon, seed)  # type: ignore[attr-defined]
         device = torch.device(getattr(player, "device", "cpu"))
         quotas = [len(range(i, missing, num_envs)) for i in range(num_envs)]
-        with closing(env), seeded(seed, device), ThreadPoolExecutor(1) as packer:
+        with closing(env), seeded(seed, device), frozen, ThreadPoolExecutor(1) as packer:
             waiting: list[Future[Entry]] = []  # compressing must not stop the games
             human = isinstance(player, Human)
             steps = player.play(env) if human else run_loop(explorer, env, deterministic)
@@ -144,7 +157,7 @@ def record_with_bar(
     with tqdm(
         total=episodes, initial=before, unit=" games", desc=demos.path.name, disable=disabled
     ) as bar:
-        played = size = 0
+        played, size = 0, demos.size
 
         def show(games: int) -> None:
             rate = played / max(bar.format_dict["elapsed"], 1e-9)
@@ -203,7 +216,7 @@ def record_command(
         temperature=temperature,
         seed=seed,
     )
-    demos = _opened(output, wanted, resume)
+    demos = opened(output, wanted, resume)
     policy.network.temperature = temperature
     record_with_bar(
         policy,
@@ -236,15 +249,19 @@ def record_by_hand(
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted = Provenance(game, rules.evaluation(), {"human": True, "seed": seed})
     with closing(Human(episodes)) as person:
-        demos = _opened(output, wanted, resume)
+        demos = opened(output, wanted, resume)
         person.kept = len(demos.entries)
         record_with_bar(person, demos, episodes, seed=seed)
     _print_summary(demos)
     return demos
 
 
-def _opened(output: Path, wanted: Provenance, resume: bool) -> Demos:
-    """New demos, or with `resume` those that are there."""
+def opened(output: Path, wanted: Provenance, resume: bool) -> Demos:
+    """New demos, or with `resume` those that are there.
+
+    Raises:
+        UserError: demos that are there without `resume`, or of other settings with it.
+    """
     if not resume:
         return Demos.create(output, wanted)
     demos = Demos(output)

@@ -161,7 +161,7 @@ def _reproduce(policy: SavedPolicy, scores: Iterable[Scores]) -> str:
         + "".join(f" --{kind.replace('_', '-')} {' '.join(s)}" for kind, s in sweeps.items())
         for command, sweeps in ways.items()
     ]
-    lines = "\n".join(["ncp-agents train recipe.toml", *commands, "ncp-agents report ."])
+    lines = "\n".join(["ncp-agents train recipe.toml --save .", *commands, "ncp-agents report ."])
     return (
         "## How to make it again\n\n"
         f"In this folder; `recipe.toml` says everything about the training ({recipe.steps:,} "

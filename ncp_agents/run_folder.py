@@ -88,7 +88,7 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         if not (path / "recipe.toml").is_file():
             raise UserError(
-                f"{path} is not a run folder: it has no recipe.toml; leave --resume out to start"
+                f"{path} is not a run folder: it has no recipe.toml; ncp-agents train makes one"
             )
         return cls(path, read_recipe(path / "recipe.toml"))
 

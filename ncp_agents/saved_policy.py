@@ -163,6 +163,11 @@ def load(folder: Path | str, device: str = "cpu") -> SavedPolicy:
     return SavedPolicy(recipe, network.to(device), folder)
 
 
+def files(folder: Path) -> list[Path]:
+    """The files that `load` needs."""
+    return [folder / RECIPE, folder / WEIGHTS]
+
+
 def start_from(recipe: Recipe, network: CnnNcpPolicy) -> None:
     """Put the weights in that the recipe starts with, if it names a policy.
 
@@ -219,7 +224,10 @@ def save_tensors(
     """A safetensors file, replaced whole."""
     with replacing(path) as temporary:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata)
+        try:
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:  # what the disk said, in words only
+            raise OSError(f"{path} could not be written: {error}") from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -255,7 +255,10 @@ def table(scores: Scores) -> Table:
         ("actions", shares(scores)),
     ):
         result.add_row(name, shown)
-    result.caption = f"in brackets: {percent(CONFIDENCE)} bootstrap intervals"
+    result.caption = (
+        f"in brackets: {percent(CONFIDENCE)} bootstrap intervals; human-normalised by the scores "
+        f"of {HUMAN_SCORES_SOURCE}"
+    )
     return result
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from ncp_agents import saved_policy
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import evaluate
+from ncp_agents.files import copy_files
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.curve import draw_curve
 from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder
@@ -102,10 +102,11 @@ def train(run: RunFolder, *, resume: bool = False, progress: bool = True) -> Out
     )
     try:
         model = make_model(recipe, env)
-        saved_policy.start_from(recipe, cast(CnnNcpPolicy, model.policy))
         counters = Counters()
-        if resume and run.checkpoint.exists():
-            # Before the first checkpoint a run starts again as it did.
+        # Before the first checkpoint a run starts again as it did.
+        if not (resume and run.checkpoint.exists()):
+            saved_policy.start_from(recipe, cast(CnnNcpPolicy, model.policy))
+        else:
             model._setup_learn(0)  # makes the buffer of recent games
             model._last_obs = None
             counters = run.load_checkpoint(model)
@@ -252,7 +253,5 @@ def default_run(recipe: Recipe) -> Path:
 
 def copy_policy(run: RunFolder, destination: Path) -> None:
     """Copy a run's policy, and how it learnt, to a folder of saved policies, such as policies/."""
-    destination.mkdir(parents=True, exist_ok=True)
     learnt = [path for path in (run.progress, run.curve) if path.exists()]
-    for source in (run.policy / saved_policy.RECIPE, run.policy / saved_policy.WEIGHTS, *learnt):
-        shutil.copy2(source, destination / source.name)
+    copy_files([*saved_policy.files(run.policy), *learnt], destination)

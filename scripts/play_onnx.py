@@ -1,40 +1,23 @@
 """Play a game with an exported policy: onnxruntime, NumPy and ALE are enough.
 
 ncp-agents export pong-cfc
-python scripts/play_onnx.py pong-cfc.onnx
+python scripts/play_onnx.py pong-cfc.onnx [SEED]
 """
 
-import argparse
 import json
+import sys
 
 import numpy as np
 import onnxruntime
 from ale_py.vector_env import AtariVectorEnv
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("model", help="of one step, as `ncp-agents export` writes it")
-parser.add_argument("--seed", type=int, default=0, help="of the game")
-options = parser.parse_args()
-
-session = onnxruntime.InferenceSession(options.model, providers=["CPUExecutionProvider"])
+if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    sys.exit(__doc__)
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
-rules = json.loads(about["protocol"])
-game = AtariVectorEnv(
-    about["game"],
-    num_envs=1,
-    stack_num=rules["frame_stack"],
-    img_height=rules["frame_size"],
-    img_width=rules["frame_size"],
-    frameskip=rules["frame_skip"],
-    noop_max=rules["noop_max"],
-    use_fire_reset=rules["fire_on_reset"],
-    repeat_action_probability=rules["sticky_actions"],
-    full_action_space=rules["full_action_space"],
-    max_num_frames_per_episode=rules["max_frames"],
-    reward_clipping=False,
-)
-observation, _ = game.reset(seed=np.array([options.seed]))
-state = np.zeros((1, session.get_inputs()[1].shape[1]), np.float32)
+game = AtariVectorEnv(about["game"], num_envs=1, **json.loads(about["emulator"]))
+observation, _ = game.reset(seed=np.array([int(*sys.argv[2:]) if sys.argv[2:] else 0]))
+state = np.zeros((1, session.get_inputs()[1].shape[-1]), np.float32)
 over, score, steps = np.array([True]), 0.0, 0
 while steps == 0 or not over[0]:
     inputs = {"observation": observation, "state": state, "reset": over}

@@ -3,29 +3,16 @@
 Run as a process of its own, since a process has one backend: port_keras.py QUESTIONS ANSWERS.
 """
 
-import json
 import sys
 
 import keras
-import numpy as np
+import port_cases
 
 from ncp_agents.keras import weights
 
 
-def main(questions, answers):
-    given = np.load(questions)
-    found = {}
-    for number, description in enumerate(json.loads(str(given["descriptions"]))):
-        prefix = f"{number}/"
-        arrays = {n.removeprefix(prefix): v for n, v in given.items() if n.startswith(prefix)}
-        for name, value in _answer(description, arrays).items():
-            found[prefix + name] = value
-    np.savez(answers, **found)
-
-
-def _answer(description, arrays):
+def answer(description, arrays, state_dict):
     layer = weights.make(description)
-    state_dict = {n.removeprefix("weights/"): v for n, v in arrays.items() if n[:8] == "weights/"}
     weights.from_torch(layer, state_dict)
     layer.return_state = True
     names = layer.torch_names()
@@ -98,4 +85,4 @@ def _with_jax(outputs, inputs, variables):
 GRADIENTS = {"tensorflow": _with_tensorflow, "torch": _with_torch, "jax": _with_jax}
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    port_cases.answer_file(answer, *sys.argv[1:])

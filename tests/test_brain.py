@@ -193,9 +193,20 @@ def test_screens_come_back_as_they_were():
         np.testing.assert_array_equal(kept, screen)
     with pytest.raises(ValueError, match=r"screen 131 has shape \(9, 8\), expected \(9, 7\)"):
         screens.append(np.zeros((9, 8, 3), np.uint8))
-    many = random.integers(0, 256, (40, 40, 3), np.uint8)
-    with pytest.raises(ValueError, match="colours, expected <= 256"):
-        Screens().append(many)
+
+
+def test_more_than_256_colours_are_shown_as_the_nearest():
+    greys = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    screens = Screens()
+    screens.append(greys)
+    other = greys.copy()
+    other[3, 4] = (200, 201, 202)
+    screens.append(other)
+    expected = other.copy()
+    expected[3, 4] = 201
+    for kept, screen in zip(screens, (greys, expected), strict=True):
+        np.testing.assert_array_equal(kept, screen)
+    assert len(screens.palette) == 256
 
 
 def test_a_picture_shows_the_screen_and_the_strongest_neuron(policy, played):
@@ -214,6 +225,12 @@ def test_a_picture_shows_the_screen_and_the_strongest_neuron(policy, played):
         activity = played.signals[t, node]
         if abs(activity) > 0.2:
             assert np.sign(blue - red) == np.sign(activity)
+
+
+def test_a_long_name_is_cut_to_the_space_there_is(policy, played):
+    frame = next(brain_frames(played, anatomy(policy), "a policy of a long name " * 9))
+    named = next(brain_frames(played, anatomy(policy), "short"))
+    np.testing.assert_array_equal(frame[:, GAME.right + 2 :], named[:, GAME.right + 2 :])
 
 
 def test_a_silent_circuit_has_no_light(policy, played):

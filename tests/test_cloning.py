@@ -1,6 +1,7 @@
 """Cloning end to end: real games, learnt from, killed and resumed."""
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,16 +9,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ncp_agents import saved_policy
 from ncp_agents.cli import main
-from ncp_agents.cloning import clone
+from ncp_agents.cloning import EVALUATION_SEED, _Cloning, clone, returned
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.episodes import Demos
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Circuit, Cloning, Environment, Policy, Recipe
+from ncp_agents.evaluation import evaluate
+from ncp_agents.recipe import Circuit, Cloning, Environment, Policy, Recipe, Schedule
 from ncp_agents.run_folder import RunFolder
 
 PONG = SHIPPED / "pong"
@@ -60,6 +63,42 @@ def test_stopped_and_resumed_it_learns_the_same(finished, tmp_path):
         torch.testing.assert_close(a, b)
 
 
+def test_resume_refuses_other_demos(finished, tmp_path):
+    shutil.copytree(PONG, tmp_path / "fewer")
+    fewer = Demos(tmp_path / "fewer")
+    fewer.drop(fewer.entries[0].file)
+    with pytest.raises(UserError, match="is of other demos: 5 games to learn from and 1 held out"):
+        clone(finished, [fewer], progress=False, resume=True)
+
+
+def test_it_ends_where_the_validation_loss_no_longer_falls(tmp_path):
+    options = replace(RECIPE.cloning, epochs=9, patience=1, learning_rate=1e-30)
+    run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options))
+    assert clone(run, [Demos(PONG)], progress=False).epoch == 2
+
+
+def test_the_policy_with_the_best_return_is_kept(tmp_path):
+    options, schedule = replace(RECIPE.cloning, eval_every=1), Schedule(eval_episodes=1)
+    run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options, schedule=schedule))
+    best = clone(run, [Demos(PONG)], progress=False).best_return
+    assert best == returned(run) == max(float(row["eval_return"]) for row in rows(run))
+    played = evaluate(saved_policy.load(run.policy), episodes=1, seed=EVALUATION_SEED)
+    assert played.mean == best
+
+
+def test_class_weights_make_rare_actions_count_as_much(tmp_path):
+    recipe = replace(RECIPE, cloning=replace(RECIPE.cloning, epochs=1, class_weights=True))
+    run = RunFolder.create(tmp_path / "run", recipe)
+    cloning = _Cloning(run, [Demos(PONG)], progress=False, stopped=lambda: False)
+    assert cloning.weights is not None
+    (games,) = cloning.train_games
+    actions = np.concatenate([games.demos.read(index).actions for index in games.indices])
+    counts = torch.from_numpy(np.bincount(actions, minlength=6))
+    torch.testing.assert_close(cloning.weights * counts, torch.full((6,), len(actions) / 6))
+    cloning.run_to_end(resume=False)
+    assert saved_policy.load(run.policy).recipe == recipe
+
+
 def test_kill_9_leaves_a_run_that_resumes(tmp_path):
     script = str(Path(__file__).parent.parent / "scripts" / "clone.py")
     options = ["pong-cfc", "--demos", str(PONG), "--run", str(tmp_path / "run"), "--threads", "1"]
@@ -90,8 +129,12 @@ def test_demos_of_another_kind_are_refused(tmp_path):
             "demos of pong, but the recipe",
         ),
         (replace(RECIPE, environment=Environment(frame_stack=4)), "recorded with frame_stack=1"),
+        (
+            replace(RECIPE, environment=Environment(protocol="v5")),
+            r"sticky_actions=0.0, but .* 0.25",
+        ),
     ):
-        run = RunFolder.create(tmp_path / recipe.environment.game / "run", recipe)
+        run = RunFolder.create(tmp_path / message[:9], recipe)
         with pytest.raises(UserError, match=message):
             clone(run, [Demos(PONG)], progress=False)
 

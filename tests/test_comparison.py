@@ -10,9 +10,10 @@ from ncp_agents.comparison import compare_command, disturbances
 from ncp_agents.envs.disturbances import Disturbance
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Environment, Recipe
+from ncp_agents.recipe import Circuit, Environment, Recipe
+from ncp_agents.rendering import scores_picture
 from ncp_agents.saved_policy import SavedPolicy, build
-from ncp_agents.scores import read_scores
+from ncp_agents.scores import Scores, read_scores
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -71,6 +72,8 @@ def test_several_policies_share_a_table_and_a_picture(tmp_path, capsys):
         ({}, {"plot": "scores.jpg"}, "scores.jpg ends in '.jpg', expected .png"),
         ({}, {"plot": "one/scores.json/x.png"}, "cannot write"),
         ({}, {"episodes": 0}, "episodes is 0, expected >= 1"),
+        ({}, {"seed": -1}, r"seed is -1, expected 0 <= seed < 2\^31"),
+        ({"stickiness": (0.5,)}, {"protocol": "v5"}, "sticky"),
     ],
 )
 def test_mistakes_are_told_before_playing(tmp_path, sweeps, options, reason):
@@ -81,7 +84,37 @@ def test_mistakes_are_told_before_playing(tmp_path, sweeps, options, reason):
         compare_command([policy], sweeps, **{"episodes": 10_000} | options)
 
 
-def test_policies_of_one_name_are_refused(tmp_path):
-    policy = fresh(tmp_path, "one")
-    with pytest.raises(UserError, match="two of the policies are called one"):
-        compare_command([policy, dataclasses.replace(policy)], episodes=10_000)
+def test_policies_of_one_name_go_by_their_folders(tmp_path):
+    one = fresh(tmp_path, "one")
+    (tmp_path / "copy").mkdir()
+    copy = dataclasses.replace(one, folder=tmp_path / "copy")
+    picture = tmp_path / "both.png"
+    rows = compare_command([one, copy], episodes=1, protocol=SHORT, plot=picture)
+    assert [name for name, _ in rows] == [str(tmp_path / "one"), str(tmp_path / "copy")]
+    with pytest.raises(UserError, match="one is named twice; name each policy once"):
+        compare_command([one, dataclasses.replace(one)], episodes=10_000)
+
+
+def test_strengths_of_0_are_no_sweep(tmp_path):
+    rows = compare_command([fresh(tmp_path, "one")], {"noise": (0.0,)}, episodes=1, protocol=SHORT)
+    assert len(rows) == 1
+    assert (tmp_path / "one" / "scores.png").exists()
+
+
+def test_an_lstm_is_not_told_the_time(tmp_path):
+    recipe = Recipe(name="lstm", circuit=Circuit(cell="lstm", wiring="dense", units=4))
+    policy = SavedPolicy(recipe, build(recipe))
+    with pytest.raises(UserError, match="lstm is an LSTM, which no time can be told"):
+        compare_command([policy], {"frame_skip_jitter": (1,)}, episodes=10_000)
+
+
+def test_a_game_without_a_human_score_has_no_place_among_normalised_ones(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(scores_picture, "save_figure", lambda figure, _: drawn.append(figure))
+    rows = [
+        (game, Scores(game, "v4", False, 0, (1.0, 3.0), (9, 9), {"NOOP": 18}))
+        for game in ("pong", "adventure")
+    ]
+    scores_picture.draw_comparison(rows, tmp_path / "scores.png")
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.texts] == ["0.64", "no human score is known"]

@@ -138,6 +138,10 @@ def test_mistakes_are_named(tmp_path):
     partly.build((None, None, I))
     with pytest.raises(UserError, match="no other port has a layer with fully_recurrent=False"):
         convert.save(partly, path)
+    backwards = ncp_agents.keras.CfC(AutoNCP(9, 2), go_backwards=True)
+    backwards.build((None, None, I))
+    with pytest.raises(UserError, match="no other port has a layer with go_backwards=True"):
+        convert.save(backwards, path)
     assert not path.exists()
     with pytest.raises(UserError, match="is not a file"):
         convert.load(path, "keras")

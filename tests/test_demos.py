@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sb3_contrib
+import stable_baselines3
 import torch
 from torch.utils.data import DataLoader
 
@@ -28,6 +31,7 @@ from ncp_agents.recording import record
 from ncp_agents.saved_policy import find, load
 
 RULES = replace(protocol("v4").evaluation(), max_frames=400)  # 100 steps a game
+TINY = replace(RULES, frame_size=4)
 
 
 def episode(steps: int, seed: int = 0, first: int = 0) -> Episode:
@@ -41,7 +45,7 @@ def episode(steps: int, seed: int = 0, first: int = 0) -> Episode:
 
 @pytest.fixture
 def demos(tmp_path) -> Demos:
-    made = Demos.create(tmp_path / "demos", Provenance("pong", RULES, {"policy": "test"}))
+    made = Demos.create(tmp_path / "demos", Provenance("pong", TINY, {"policy": "test"}))
     for seed, steps in enumerate((7, 20, 13)):
         made.append(episode(steps, seed))
     return made
@@ -129,17 +133,94 @@ def test_a_recorder_sees_what_others_recorded_since(demos):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        {"actions": np.full(7, 44)},
-        {"obs": np.zeros((0, 2, 2, 1), np.uint8), "actions": np.zeros(0, np.int64)},
+        ({"actions": np.full(7, 44)}, r"actions are \[44\], expected 0 to 5"),
+        (
+            {"obs": np.zeros((0, 4, 4, 1), np.uint8), "actions": np.zeros(0, np.int64)},
+            "no steps, expected at least one",
+        ),
+        (
+            {"obs": np.zeros((7, 4, 5, 1), np.uint8), "actions": np.zeros(7, np.int64)},
+            r"obs are \(4, 5, 1\), expected \(4, 4, 1\)",
+        ),
     ],
 )
-def test_what_is_no_game_is_not_written(demos, change):
+def test_what_is_no_game_is_not_written(demos, change, message):
     change = {"rewards": np.zeros(len(change["actions"]), np.float32), **change}
-    with pytest.raises(ValueError, match="expected at least one step and actions from 0 to 5"):
+    with pytest.raises(ValueError, match=message):
         demos.append(replace(episode(7, 0), **change))
     assert len(Demos(demos.path).entries) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"steps": 20', '"steps": 21', r"it has 20 steps, dataset.json says 21; drop it"),
+        ('"steps": 20', '"steps": 19', r"has 20 steps, expected 19; drop it"),
+        ('"NOOP"', '"FIRE"', r"dataset.json is damaged \(actions are"),
+        ('"frame_size": 4', '"frame_size": 5', r"obs are \(4, 4, 1\), expected \(5, 5, 1\)"),
+    ],
+)
+def test_a_dataset_file_that_was_tampered_with_is_refused(demos, old, new, message):
+    file = demos.path / "dataset.json"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        Demos(demos.path).read(1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"actions": np.int64(3)}, "actions is int64 of shape"),
+        ({"obs": np.zeros((7, 99, 99, 1), np.uint8)}, "too many for"),
+    ],
+)
+def test_arrays_that_are_no_episode_are_refused(arrays, message):
+    file = io.BytesIO()
+    np.savez_compressed(file, **{**vars(episode(7)), **arrays})
+    with pytest.raises(ValueError, match=message):
+        unpack(file.getvalue(), 7, step_bytes=16)
+
+
+def test_a_game_that_is_there_twice_is_on_one_side_of_the_split(tmp_path):
+    made = Demos.create(tmp_path / "twice", Provenance("pong", TINY, {}))
+    for seed in (0, 1, 2, 0, 1, 2):
+        made.append(episode(5, seed))
+    for share in (0.1, 0.4, 0.9):
+        train, val = (
+            {made.entries[i].sha256 for i in made.split(name, share)} for name in ("train", "val")
+        )
+        assert train
+        assert val
+        assert not train & val
+
+
+def test_what_a_killed_recorder_left_half_written_is_swept(demos):
+    left = [demos.path / ".episode_000003.x1y2.npz", demos.path / ".dataset.x1y2.json"]
+    for path in left:
+        path.touch()
+    with demos.lock():
+        assert not any(path.exists() for path in left)
+    assert len(Demos(demos.path).entries) == 3
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN", "RecurrentPPO"])
+def test_any_model_of_stable_baselines3_can_be_recorded(algorithm, tmp_path):
+    kind = getattr(sb3_contrib if algorithm == "RecurrentPPO" else stable_baselines3, algorithm)
+    network = "CnnLstmPolicy" if algorithm == "RecurrentPPO" else "CnnPolicy"
+    few = {"buffer_size": 8} if algorithm == "DQN" else {"n_steps": 8, "batch_size": 8}
+    rules = replace(protocol("v4", frame_stack=2), max_frames=40)
+    with closing(AtariVecEnv("pong", 2, rules)) as env:
+        model = kind(network, env, **few)
+    made = Demos.create(tmp_path / algorithm, Provenance("pong", rules, {"model": algorithm}))
+    entries = [*record(model, made, episodes=3)]
+    assert [entry.steps for entry in entries] == [10, 10, 10]
+    assert made.read(0).obs.shape == (10, 84, 84, 2)
+
+    other = Demos.create(tmp_path / "other", Provenance("pong", protocol("v4"), {}))
+    with pytest.raises(UserError, match="the protocol's frame_stack must be the player's"):
+        next(record(model, other, episodes=1))
 
 
 def test_returns_by_hand():
@@ -286,6 +367,7 @@ def test_windows_stay_within_games_and_cover_them(demos):
     assert torch.equal(pickle.loads(pickle.dumps(dataset))[0][0], dataset[0][0])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_read_the_same(demos, method):
     dataset = AtariCloningDataset("pong", "train", demos.path, sequence_length=6)

@@ -47,3 +47,15 @@ def test_neurons_carry_numbers_where_there_is_room():
 def test_an_unbuilt_wiring_says_what_to_do():
     with pytest.raises(ValueError, match=r"call build"):
         AutoNCP(20, 4).draw()
+
+
+def test_too_many_synapses_are_drawn_as_blocks():
+    wiring = AutoNCP(300, 32)
+    wiring.build(64)
+    axes = wiring.draw()
+    assert not axes.collections  # not a synapse by itself
+    assert "too many to draw each" in axes.get_title()
+    texts = [text.get_text() for text in axes.texts if text.get_text()]
+    assert texts[:4] == ["64\nsensory", "161\ninter", "107\ncommand\n106 within", "32\nmotor"]
+    between = [int(text.replace(",", "")) for text in texts[4:]]
+    assert sum(between) + 106 == wiring.synapse_count + wiring.sensory_synapse_count

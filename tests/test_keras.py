@@ -291,6 +291,33 @@ def test_dropout_only_in_training(x):
     assert np.isfinite(history["loss"]).all()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.layers.RNN(CfCCell(5, backbone_units=4, backbone_layers=2)),  # drops a tenth
+        lambda: CfC(5, mixed_memory=True, backbone_dropout=0.5, unroll=True),
+    ],
+    ids=["cell in keras.layers.RNN", "mixed memory"],
+)
+def test_dropout_where_steps_are_taken_one_by_one(make, x):
+    layer = make()
+    model = keras.Sequential([keras.Input((T, I)), layer])
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=COMPILED)
+    losses = model.fit(x, np.zeros((B, 5), "float32"), epochs=5, verbose=0).history["loss"]
+    assert len(set(losses)) > 1  # nothing is learnt, but other activations are dropped
+    close(model(x), model(x))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="torch.compile takes minutes")
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_mixed_memory_is_compiled_unrolled(kind, x):
+    layer = kind(wiring(), mixed_memory=True, unroll=True)
+    model = keras.Sequential([keras.Input((T, I)), layer])
+    model.compile("adam", "mse", jit_compile=True)
+    losses = model.fit(x, np.zeros((B, 2), "float32"), epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
 def test_conductances_stay_positive(x):
     layer = LTC(wiring(), ode_unfolds=2)
     model = keras.Sequential([keras.Input((T, I)), layer])
@@ -310,6 +337,10 @@ def test_mistakes_are_named(x):
         CfC(4, mode="pur")
     with pytest.raises(ValueError, match="activation 'swish' is unknown"):
         CfC(4, activation="swish")
+    assert CfC(4, activation=keras.activations.tanh).get_config()["activation"] == "tanh"
+    with pytest.raises(ValueError, match="time_major=True is not offered; transpose"):
+        CfC(4, time_major=True)
+    CfC(4, time_major=False)
     with pytest.raises(ValueError, match="backbone_units does not go with a wiring"):
         CfC(wiring(), backbone_units=4)
     with pytest.raises(ValueError, match="If sparsity of a CfC cell is set, then no backbone"):

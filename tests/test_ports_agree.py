@@ -20,6 +20,9 @@ PORTS = {
     "keras on tensorflow": ("port_keras.py", {"KERAS_BACKEND": "tensorflow"}, "resets"),
     "keras on jax": ("port_keras.py", {"KERAS_BACKEND": "jax", **QUICK}, "resets"),
     "keras on torch": ("port_keras.py", {"KERAS_BACKEND": "torch"}, "resets"),
+    "mlx": ("port_mlx.py", {}, "masked"),
+    "torch": ("port_torch.py", {}, "masked"),
+    "torch without kernels": ("port_torch.py", {"NCP_AGENTS_KERNELS": "0"}, "masked"),
 }
 
 

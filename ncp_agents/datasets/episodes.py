@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import lzma
 import math
 import re
 import zipfile
@@ -36,6 +37,10 @@ DATASET = "dataset.json"
 FORMAT = 1
 MOST_STEP_BYTES = 4 * 250 * 160 * 3  # four of the largest screens in colour
 FILE = re.compile(r"episode_\d{6}\.npz")
+NO_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(RuntimeError, NotImplementedError),  # encrypted; compressed in a way that zipfile cannot read
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Episode:
     truncated: bool
 
     def __post_init__(self) -> None:
-        steps = len(self.actions)
+        steps = len(self.obs) if self.obs.ndim else 0
         for name, dimensions, dtype in (
             ("obs", 4, np.uint8),
             ("actions", 1, np.int64),
@@ -135,9 +140,13 @@ class Demos:
     def split(self, name: str, share: float) -> list[int]:
         """The episodes of a split: "val", a share of them but at least one where there are two,
         or "train", the others. Which go where depends on nothing but the episodes."""
-        order = sorted(range(len(self.entries)), key=lambda index: self.entries[index].sha256)
-        held_out = min(math.ceil(share * len(order)), len(order) - 1) if order else 0
-        return sorted(order[:held_out] if name == "val" else order[held_out:])
+        games = sorted({entry.sha256 for entry in self.entries})  # some may be there twice
+        held_out = {*games[: min(math.ceil(share * len(games)), len(games) - 1)]} if games else {}
+        return [
+            index
+            for index, entry in enumerate(self.entries)
+            if (entry.sha256 in held_out) == (name == "val")
+        ]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -150,6 +159,9 @@ class Demos:
             raise UserError(f"somebody else is recording to {self.path}; name another") from None
         try:
             self.provenance, self.entries = _read_dataset(self.path)
+            for pattern in (".episode_*.npz", ".dataset.*.json"):  # of a recorder that was killed
+                for left in self.path.glob(pattern):
+                    left.unlink()
             yield
         finally:
             lock.release()
@@ -160,12 +172,9 @@ class Demos:
         Raises:
             ValueError: no steps, or actions that the game does not have.
         """
-        known = len(self.provenance.actions)
-        if not len(episode) or not 0 <= episode.actions.min() <= episode.actions.max() < known:
-            raise ValueError(
-                f"the episode has {len(episode)} steps and actions {sorted({*episode.actions})}, "
-                f"expected at least one step and actions from 0 to {known - 1}"
-            )
+        if not len(episode):
+            raise ValueError("the episode has no steps, expected at least one")
+        self._check(episode)
         number = 1 + max((int(entry.file[8:14]) for entry in self.entries), default=-1)
         data = pack(episode)
         entry = Entry(
@@ -211,29 +220,56 @@ class Demos:
         if verify and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise UserError(f"{path} is truncated or was changed since it was recorded{advice}")
         try:
-            return unpack(data, most_steps=entry.steps)
+            episode = unpack(data, entry.steps, step_bytes=math.prod(self._frame))
+            if len(episode) != entry.steps:
+                raise ValueError(f"it has {len(episode)} steps, {DATASET} says {entry.steps}")
+            self._check(episode)
         except ValueError as error:
             raise UserError(f"{path} is not an episode: {error}{advice}") from None
+        return episode
+
+    @property
+    def _frame(self) -> tuple[int, int, int]:
+        rules = self.provenance.protocol
+        return rules.frame_size, rules.frame_size, rules.frame_stack
+
+    def _check(self, episode: Episode) -> None:
+        if episode.obs.shape[1:] != self._frame:
+            raise ValueError(f"obs are {episode.obs.shape[1:]}, expected {self._frame}")
+        check_actions(episode.actions, len(self.provenance.actions))
 
 
-def unpack(data: bytes, most_steps: int | None = None, scored: bool = True) -> Episode:
+def check_actions(actions: np.ndarray, known: int) -> None:
+    """Raises ValueError where there are others than 0 … known - 1."""
+    if not 0 <= actions.min(initial=0) <= actions.max(initial=0) < known:
+        raise ValueError(f"actions are {sorted({*actions.tolist()})}, expected 0 to {known - 1}")
+
+
+def unpack(
+    data: bytes,
+    most_steps: int | None = None,
+    scored: bool = True,
+    step_bytes: int = MOST_STEP_BYTES,
+) -> Episode:
     """An episode from the bytes of its file.
 
     Args:
         most_steps: more than these are refused before they are unpacked.
         scored: without it only obs and actions are there; the rewards become zeros.
+        step_bytes: more than these a step are refused, too.
 
     Raises:
         ValueError: bytes that are no episode, or that unpack to more than their headers say.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            arrays = _arrays(archive, ARRAYS if scored else ("obs", "actions"), most_steps)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            names = ARRAYS if scored else ("obs", "actions")
+            arrays = _arrays(archive, names, most_steps, step_bytes)
+    except NO_ARCHIVE as error:
         raise ValueError(f"no archive of arrays ({error})") from None
     if not np.can_cast(arrays["actions"].dtype, np.int64):
         raise ValueError(f"actions are {arrays['actions'].dtype}, expected integers")
-    rewards = arrays.get("rewards", np.zeros(len(arrays["actions"]), np.float32))
+    rewards = arrays.get("rewards", np.zeros(arrays["actions"].size, np.float32))
     return Episode(
         obs=arrays["obs"],
         actions=arrays["actions"].astype(np.int64, copy=False),
@@ -252,13 +288,13 @@ def read_steps(path: Path) -> int:
     try:
         with zipfile.ZipFile(path) as archive, _member(archive, "actions") as file:
             shape, _ = _header(file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except NO_ARCHIVE as error:
         raise ValueError(f"no archive of arrays ({error})") from None
     return shape[0] if shape else 0
 
 
 def _arrays(
-    archive: zipfile.ZipFile, names: Sequence[str], most_steps: int | None
+    archive: zipfile.ZipFile, names: Sequence[str], most_steps: int | None, step_bytes: int
 ) -> dict[str, np.ndarray]:
     arrays = {}
     for name in names:
@@ -266,10 +302,12 @@ def _arrays(
             shape, dtype = _header(file)
             if dtype.hasobject:
                 raise ValueError(f"{name} holds Python objects")
+            if min(shape, default=0) < 0:
+                raise ValueError(f"{name} has shape {shape}")
             if most_steps is not None and shape and shape[0] > most_steps:
                 raise ValueError(f"{name} has {shape[0]} steps, expected {most_steps}")
             size = math.prod(shape) * dtype.itemsize
-            if size > MOST_STEP_BYTES * max(shape[:1], default=1):
+            if size > max(step_bytes, 8) * max(shape[:1], default=1):
                 raise ValueError(f"{name} has {size} bytes, too many for {shape[:1]} steps")
             data = file.read(size)  # no more, whatever else the archive holds
             if len(data) < size:
@@ -324,6 +362,8 @@ def _read_dataset(path: Path) -> tuple[Provenance, list[Entry]]:
             raise UserError(f"{file} has format {data['format']}, expected {FORMAT}")
         provenance = Provenance(data["game"], AtariProtocol(**data["protocol"]), data["player"])
         entries = [Entry(**entry) for entry in data["episodes"]]
+        if data["actions"] != list(provenance.actions):
+            raise ValueError(f"actions are {data['actions']}, expected {provenance.actions}")
     except FileNotFoundError:
         raise UserError(
             f"no demos in {path}; record some: ncp-agents record pong-cfc --output {path}"

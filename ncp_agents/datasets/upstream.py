@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from ncp_agents.datasets.episodes import Entry, Episode, read_steps, unpack
-from ncp_agents.envs.games import games
+from ncp_agents.datasets.episodes import Entry, Episode, check_actions, read_steps, unpack
+from ncp_agents.envs.games import action_meanings, games
 from ncp_agents.errors import UserError
 
 LAYOUT = "data_atari_seq"
@@ -23,8 +23,9 @@ class UpstreamDemos:
         UserError: a file that is damaged or of another kind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, game: str) -> None:
         self.path = path
+        self.actions = len(action_meanings(game))
         files = sorted([*path.glob("train_*.npz"), *path.glob("val_*.npz")])
         self.entries = [Entry(file.name, "", self._steps(file), 0.0) for file in files]
 
@@ -36,7 +37,7 @@ class UpstreamDemos:
         for folder in (root / LAYOUT,) if names_another else (root, root / LAYOUT):
             for path in (folder, *(folder / name for name in (game, game.capitalize()))):
                 if next(path.glob("train_*.npz"), None):
-                    return cls(path)
+                    return cls(path, game)
         return None
 
     def split(self, name: str, share: float) -> list[int]:
@@ -46,7 +47,9 @@ class UpstreamDemos:
     def read(self, index: int) -> Episode:
         path = self.path / self.entries[index].file
         try:
-            return unpack(path.read_bytes(), self.entries[index].steps, scored=False)
+            episode = unpack(path.read_bytes(), self.entries[index].steps, scored=False)
+            check_actions(episode.actions, self.actions)
+            return episode
         except (ValueError, OSError) as error:
             raise UserError(f"{path} is not a sequence of demos: {error}; remove it") from None
 

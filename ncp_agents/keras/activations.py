@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.names import look_up
@@ -48,3 +48,8 @@ ACTIVATIONS = {
 def activation(name: str) -> Activation:
     """The activation of that name; an unknown name is a ValueError with a suggestion."""
     return look_up("activation", name, ACTIVATIONS)
+
+
+def name_of(activation: str | Callable[..., Any]) -> str:
+    """The name of an activation, given so or as a function such as `keras.activations.tanh`."""
+    return activation if isinstance(activation, str) else getattr(activation, "__name__", "?")

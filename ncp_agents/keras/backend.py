@@ -30,9 +30,14 @@ _choose_backend()
 try:
     import keras
 except ModuleNotFoundError as error:
+    if error.name != "keras":
+        raise ImportError(
+            f"Keras is to run on {error.name}, which is not there: pip install {error.name}, or "
+            "choose another KERAS_BACKEND: tensorflow, jax or torch"
+        ) from error
     raise ImportError(
-        f"ncp_agents.keras needs {error.name}: pip install 'ncp-agents[keras]', or "
-        "'ncp-agents[tf]' for TensorFlow underneath"
+        "ncp_agents.keras needs keras: pip install 'ncp-agents[keras]', or 'ncp-agents[tf]' for "
+        "TensorFlow underneath"
     ) from error
 
 BACKEND: str = keras.config.backend()

@@ -33,7 +33,7 @@ class CfC(SequenceLayer):
         sparsity_mask: of a dense layer, see `CfCCell`; needs backbone_units=0.
         fully_recurrent: of a wired layer, see `WiredCfCCell`.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: as in
-            `keras.layers.RNN`.
+            `keras.layers.RNN`. Mixed memory under XLA on TensorFlow needs unroll=True.
         mask_time_gates: whether the time gates are as sparse as the other heads.
 
     Raises:

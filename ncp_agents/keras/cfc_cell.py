@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 
 from ncp_agents.keras.activations import activation as find_activation
+from ncp_agents.keras.activations import name_of
 from ncp_agents.keras.inputs import input_size, single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.names import look_up
@@ -15,9 +17,14 @@ from ncp_agents.wirings.base import whole_number
 
 Mode = Literal["default", "no_gate", "pure"]
 
+DropoutRNNCell: Any = next(
+    kind for kind in keras.layers.GRUCell.__mro__ if kind.__name__ == "DropoutRNNCell"
+)
+"""What `keras.layers.RNN` asks to draw its dropout before the loop; in the loop JAX cannot."""
+
 
 @keras.saving.register_keras_serializable(package="ncp_agents")
-class CfCCell(keras.layers.Layer):
+class CfCCell(DropoutRNNCell, keras.layers.Layer):
     """One step of a closed-form continuous-time (CfC) neuron layer.
 
         z  = backbone([x, h])
@@ -30,10 +37,12 @@ class CfCCell(keras.layers.Layer):
         units: N.
         mode: "default" (above), "no_gate" (without the factor 1 - g), or
             "pure" (h' = A - A * exp(-dt * (|w_tau| + |ff1(z)|)) * ff1(z)).
-        activation: of the backbone: "lecun_tanh", "tanh", "relu", "silu" or "gelu".
+        activation: of the backbone: "lecun_tanh", "tanh", "relu", "silu" or "gelu", or Keras's
+            function of such a name.
         backbone_units: width of each backbone layer; 0 means no backbone.
         backbone_layers: number of backbone layers; 0 means no backbone.
-        backbone_dropout: probability with which a backbone activation is dropped in training.
+        backbone_dropout: probability with which a backbone activation is dropped in training; in a
+            `keras.layers.RNN` the same ones at all steps of a sequence.
         sparsity_mask: (I + N, N) of zeros and non-zeros, row = source, column = target, or None.
             Limits ff1 and ff2; needs backbone_units=0.
         mask_time_gates: whether the mask limits time_a and time_b as well.
@@ -50,7 +59,7 @@ class CfCCell(keras.layers.Layer):
         self,
         units: int,
         mode: Mode = "default",
-        activation: str = "lecun_tanh",
+        activation: str | Callable[..., Any] = "lecun_tanh",
         backbone_units: int = 128,
         backbone_layers: int = 1,
         backbone_dropout: float = 0.1,
@@ -65,8 +74,8 @@ class CfCCell(keras.layers.Layer):
             raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
         self.units = whole_number("units", units, 1)
         self.mode: Mode = mode
-        self.activation_name = activation
-        self.activation = find_activation(activation)
+        self.activation_name = name_of(activation)
+        self.activation = find_activation(self.activation_name)
         self.backbone_units = whole_number("backbone_units", backbone_units, 0)
         self.backbone_layers = whole_number("backbone_layers", backbone_layers, 0)
         self.backbone_dropout = backbone_dropout
@@ -78,6 +87,7 @@ class CfCCell(keras.layers.Layer):
                 f"(got backbone_units={backbone_units}; set backbone_units=0)"
             )
         self.sparsity_mask = None if sparsity_mask is None else np.asarray(sparsity_mask) != 0
+        self.dropout, self.recurrent_dropout = (backbone_dropout if self.depth else 0.0), 0.0
         self.state_size = self.output_size = self.units
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -125,10 +135,13 @@ class CfCCell(keras.layers.Layer):
         [(B, N)] → output (B, N), new states [(B, N)]."""
         x, timespan = split_timespans(inputs)
         z = ops.concatenate([x, single_state(states)], axis=-1)
-        for kernel, bias in self.backbone:
-            z = self.activation.function(ops.matmul(z, kernel) + bias)
-            if training and self.backbone_dropout:
-                z = keras.random.dropout(z, self.backbone_dropout, seed=self.seed_generator)
+        masks: list[Any] = [1.0] * self.depth
+        if training and self.dropout:
+            masks = getattr(self, "_dropout_mask", None) or self._create_dropout_mask(
+                x, self.dropout
+            )
+        for (kernel, bias), mask in zip(self.backbone, masks, strict=True):
+            z = self.activation.function(ops.matmul(z, kernel) + bias) * mask
         linear = {name: ops.matmul(z, w) + b for name, (w, b) in self.masked_heads().items()}
         dt = 1.0 if timespan is None else timespan
         f1 = linear["ff1"]
@@ -141,6 +154,14 @@ class CfCCell(keras.layers.Layer):
             gate = ops.sigmoid(linear["time_a"] * dt + linear["time_b"])
             h = f1 + gate * f2 if self.mode == "no_gate" else f1 + gate * (f2 - f1)
         return h, [h]
+
+    def _create_dropout_mask(self, step_input: Tensor, dropout_rate: float) -> list[Tensor]:
+        """For an input (B, I) what multiplies the activations (B, U) of each backbone layer."""
+        ones = ops.ones((ops.shape(step_input)[0], self.backbone_units), dtype=step_input.dtype)
+        return [
+            keras.random.dropout(ones, dropout_rate, seed=self.seed_generator)
+            for _ in range(self.depth)
+        ]
 
     def torch_names(self) -> dict[str, Any]:
         """The variables by their names in the torch port's state dict."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
 
 from ncp_agents.keras.ops import Tensor, ops
 
@@ -60,6 +60,8 @@ def _may_be(given: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
     )
 
 
-def split_sizes(values: Tensor, sizes: Iterable[int]) -> list[Tensor]:
-    """(…, sum of sizes) → pieces of those sizes; `ops.split` in torch takes no single piece."""
-    return [values[..., a:b] for a, b in pairwise(accumulate(sizes, initial=0))]
+def split_sizes(values: Tensor, sizes: Iterable[int], axis: Literal[-1, -2] = -1) -> list[Tensor]:
+    """The axis, as long as the sum of sizes, → pieces of those sizes; `ops.split` in torch takes no
+    single piece."""
+    rest = (slice(None),) * (-1 - axis)
+    return [values[(..., slice(a, b), *rest)] for a, b in pairwise(accumulate(sizes, initial=0))]

@@ -28,7 +28,7 @@ class LTC(SequenceLayer):
         input_mapping, output_mapping, ode_unfolds, epsilon, initialization_ranges,
             implicit_param_constraints: see `LTCCell`.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: as in
-            `keras.layers.RNN`.
+            `keras.layers.RNN`. Mixed memory under XLA on TensorFlow needs unroll=True.
 
     Its cost grows with the synapses that exist, not with N squared.
 

@@ -38,7 +38,7 @@ class Membrane(NamedTuple):
     cm: Tensor
     leak: Tensor
     rest: Tensor
-    """(N,) each: capacitance, leak conductance and the potential that it pulls towards."""
+    """(N, 1) each: capacitance, leak conductance and the potential that it pulls towards."""
     sensory: Strengths
     internal: Strengths
 
@@ -64,8 +64,8 @@ class Unfold(NamedTuple):
         v: Tensor,
         dt: Tensor,
     ) -> Unfold:
-        """From potentials v (B, N), with conductance and pull of all that stays the same within a
-        step (`base`) and of the synapses between neurons (`own`), and dt (B, 1)."""
+        """From potentials v (N, B), with conductance and pull of all that stays the same within a
+        step (`base`) and of the synapses between neurons (`own`), and dt (1, B)."""
         conductance, pull = base[0] + own[0], base[1] + own[1]
         divisor = cm + dt * conductance
         # Nothing moves where dt and cm are both 0.
@@ -174,9 +174,9 @@ class LTCCell(WiredCell):
         if self.implicit_param_constraints:
             p |= {name: ops.softplus(p[name]) for name in POSITIVE}
         return Membrane(
-            p["cm"],
-            p["gleak"],
-            p["vleak"],
+            p["cm"][:, None],
+            p["gleak"][:, None],
+            p["vleak"][:, None],
             self._strengths(self.sensory, p, "sensory_"),
             self._strengths(self.internal, p, ""),
         )
@@ -185,7 +185,7 @@ class LTCCell(WiredCell):
         slope, mu, weight, erev = (
             synapses.pick(p[prefix + name]) for name in ("sigma", "mu", "w", "erev")
         )
-        weight = weight * ops.cast(synapses.real, weight.dtype)
+        weight = weight * ops.cast(synapses.real[..., None], weight.dtype)
         return Strengths(slope, slope * mu, weight, weight * erev)
 
     def map_inputs(self, x: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class LTCCell(WiredCell):
         return motor + self.params["output_b"] if self.output_mapping == "affine" else motor
 
     def base(self, membrane: Membrane, sensory: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Conductance and pull (B, N) of all that stays the same within a step, from those of the
+        """Conductance and pull (N, B) of all that stays the same within a step, from those of the
         sensory synapses."""
         conductance, pull = sensory
         return conductance + membrane.leak + self.epsilon, pull + membrane.leak * membrane.rest
@@ -210,12 +210,16 @@ class LTCCell(WiredCell):
         """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
         [(B, N)] → output (B, M), new states [(B, N)]."""
         x, timespan = split_timespans(inputs)
-        membrane, v = self.membrane(), single_state(states)
-        base = self.base(membrane, self.sensory.receive(membrane.sensory, self.map_inputs(x)))
-        dt = (ops.ones_like(v[:, :1]) if timespan is None else timespan) / self.ode_unfolds
+        # Inside, the batch comes last.
+        membrane, v = self.membrane(), ops.transpose(single_state(states))
+        x = ops.transpose(self.map_inputs(x))
+        base = self.base(membrane, self.sensory.receive(membrane.sensory, x))
+        dt = ops.ones_like(v[:1]) if timespan is None else ops.transpose(timespan)
+        dt = dt / self.ode_unfolds
         for _ in range(self.ode_unfolds):
             own = self.internal.receive(membrane.internal, v)
             v = Unfold.of(membrane.cm, base, own, v, dt).after
+        v = ops.transpose(v)
         return self.read_out(v), [v]
 
     def torch_names(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ the gradients are, with l = dv', q = 1 / (cm + dt c) and a = l dt q,
     dcm = -a (p - c v) q,   ddt = l (p - c v) cm q q
 
 The sensory synapses are worked out in the loop too, though they could be before it: for all steps
-at once they would not fit into the cache.
+at once they would not fit into the cache. The batch comes last throughout, see `synapses.py`.
 
 Axes: B batch, T steps, I inputs, N neurons.
 """
@@ -28,10 +28,10 @@ from ncp_agents.keras.recurrence import Arrays, time_loop
 
 
 def ltc_recurrence(cell: LTCCell, arrays: Arrays, unroll: bool) -> Tensor:
-    """Potentials after each step, (T, B, N).
+    """Potentials after each step, (T, N, B).
 
-    arrays: `v` (B, N), `x` (T, B, I) as the synapses see it, `dt` (T, B, 1) of one unfold, and
-    `mask` (T, B, 1) of 1.0 where a step counts, if any.
+    arrays: `v` (N, B), `x` (T, I, B) as the synapses see it, `dt` (T, 1, B) of one unfold, and
+    `mask` (T, 1, B) of 1.0 where a step counts, if any.
     """
     membrane = tree.map_structure(ops.copy, cell.membrane())
     structure = (membrane, arrays)
@@ -63,7 +63,7 @@ def _forward(cell: LTCCell, membrane: Membrane, given: Arrays, unroll: bool) -> 
         return v, v
 
     xs = {name: value for name, value in given.items() if name != "v"}
-    return time_loop(step, given["v"], xs, unroll)[1]
+    return time_loop(step, given["v"], xs, unroll, features=-2)[1]
 
 
 def _backward(
@@ -92,7 +92,7 @@ def _backward(
             dpull = dv * dt * unfold.inverse
             dconductance = -dpull * unfold.after
             moved = unfold.imbalance * unfold.inverse
-            ddt = ops.sum(dv * moved * cm * unfold.inverse, axis=-1, keepdims=True)
+            ddt = ops.sum(dv * moved * cm * unfold.inverse, axis=0, keepdims=True)
             through, of_internal = internal.gradient(
                 membrane.internal, at, act, dconductance, dpull
             )
@@ -115,11 +115,14 @@ def _backward(
         xs | {"before": before, "dout": dout},
         unroll,
         reverse=True,
+        features=-2,
     )
     _, dconductance, dpull, dcm, ddt, dx, of_sensory, of_internal = tree.pack_sequence_as(
         start, found
     )
-    dconductance, dpull, dcm = (ops.sum(d, axis=(0, 1)) for d in (dconductance, dpull, dcm))
+    dconductance, dpull, dcm = (
+        ops.sum(d, axis=(0, 2))[:, None] for d in (dconductance, dpull, dcm)
+    )
     of_sensory, of_internal = tree.map_structure(
         lambda d: ops.sum(d, axis=0), (of_sensory, of_internal)
     )

@@ -20,7 +20,7 @@ Axes: B batch, T steps, N neurons, D heads, U backbone units.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ncp_agents.keras.activations import Activation
 from ncp_agents.keras.cfc_cell import Mode
@@ -77,15 +77,16 @@ def time_loop(
     xs: Arrays,
     unroll: bool = False,
     reverse: bool = False,
+    features: Literal[-1, -2] = -1,
 ) -> tuple[Any, Any]:
-    """step(carry, {name: x[t]}) → carry, y for each t, with x (T, B, …) and y shaped like carry
-    → last carry, all y (T, …)."""
+    """step(carry, {name: x[t]}) → carry, y for each t, with x (T, …) alike but for the axis
+    `features`, and y shaped like carry → last carry, all y (T, …)."""
     # As one array: on TensorFlow, `scan` takes several only where T is known.
-    widths = [x.shape[-1] for x in xs.values()]
-    joined = ops.concatenate(list(xs.values()), axis=-1)
+    widths = [x.shape[features] for x in xs.values()]
+    joined = ops.concatenate(list(xs.values()), axis=features)
 
     def parted(carry: Any, now: Tensor) -> tuple[Any, Any]:
-        return step(carry, dict(zip(xs, split_sizes(now, widths), strict=True)))
+        return step(carry, dict(zip(xs, split_sizes(now, widths, features), strict=True)))
 
     if not unroll:
         return ops.scan(parted, carry, joined, reverse=reverse)

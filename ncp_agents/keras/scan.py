@@ -142,7 +142,8 @@ def scan_ltc(cell: LTCCell, sequence: Sequence, v: Tensor) -> Tensor:
     arrays = {"v": v, "x": cell.map_inputs(x), "dt": timespans / cell.ode_unfolds}
     if sequence.mask is not None:
         arrays["mask"] = sequence.mask
-    return ltc_recurrence(cell, arrays, sequence.unroll)
+    batch_last = {name: ops.swapaxes(values, -1, -2) for name, values in arrays.items()}
+    return ops.swapaxes(ltc_recurrence(cell, batch_last, sequence.unroll), -1, -2)
 
 
 def scan_mixed_memory(
@@ -161,4 +162,10 @@ def scan_mixed_memory(
         return (h, c), (h, c)
 
     xs = {"x": sequence.x, "projected": cell.project(sequence.x), **sequence.arrays()}
-    return time_loop(step, (h, c), xs, sequence.unroll)[1]
+    drops = isinstance(cell.rnn_cell, CfCCell) and sequence.training
+    if drops:  # before the loop; in the loop JAX cannot
+        cell.rnn_cell.get_dropout_mask(sequence.x[0])
+    states = time_loop(step, (h, c), xs, sequence.unroll)[1]
+    if drops:
+        cell.rnn_cell.reset_dropout_mask()
+    return states

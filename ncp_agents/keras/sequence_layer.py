@@ -28,7 +28,11 @@ class SequenceLayer(keras.layers.RNN):
     Axes: B batch, T steps, I inputs, N neurons, M outputs.
     """
 
-    def __init__(self, cell: Any, mixed_memory: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, cell: Any, mixed_memory: bool, time_major: bool = False, **kwargs: Any
+    ) -> None:
+        if time_major:  # of ncps.tf; Keras 3 has given it up
+            raise ValueError("time_major=True is not offered; transpose to (B, T, I) before")
         if mixed_memory:
             cell = MixedMemoryRNN(cell, dtype=cell.dtype_policy)
         super().__init__(cell, **kwargs)

@@ -4,6 +4,8 @@ Synapses are listed by target, (R, K): R targets that receive any, K the most th
 shorter lists are filled up with synapses of weight 0. A second list, by source, turns the sum over
 a source's synapses, which the gradient needs, into a look-up as well: no scattered addition.
 
+The batch comes last: a look-up then moves whole rows, and TensorFlow does it ten times as fast.
+
 Axes: B batch, N neurons, R targets, K synapses a target.
 """
 
@@ -19,7 +21,7 @@ from ncp_agents.keras.ops import Tensor, ops
 class Strengths(NamedTuple):
     """act = sigmoid(slope * v[source] - offset); conductance += weight * act, pull += pull * act.
 
-    (R, K) each; pull is weight * reversal potential.
+    (R, K, 1) each; pull is weight * reversal potential.
     """
 
     slope: Tensor
@@ -46,56 +48,55 @@ class Synapses:
         self.place[self.targets] = np.arange(len(self.targets))
 
     def pick(self, matrix: Tensor) -> Tensor:
-        """(sources, N) → (R, K)."""
+        """(sources, N) → (R, K, 1)."""
         flat = ops.reshape(matrix, (-1,))
-        return ops.take(flat, self.source * self.neurons + self.targets[:, None])
+        return ops.take(flat, self.source * self.neurons + self.targets[:, None])[..., None]
 
     def at_sources(self, v: Tensor) -> Tensor:
-        """v (B, sources) → v at each synapse, (B, R, K)."""
-        picked = ops.take(v, self.source.ravel(), axis=1)
-        return ops.reshape(picked, (-1, *self.source.shape))
+        """v (sources, B) → v at each synapse, (R, K, B)."""
+        return ops.take(v, self.source, axis=0)
 
     def receive(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v (B, sources) → conductance and pull, (B, N) each."""
+        """v (sources, B) → conductance and pull, (N, B) each."""
         return self.sums(strengths, self.activity(strengths, v)[1])
 
     def activity(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v (B, sources) → v at each synapse and act, (B, R, K) each."""
+        """v (sources, B) → v at each synapse and act, (R, K, B) each."""
         at = self.at_sources(v)
         return at, ops.sigmoid(at * strengths.slope - strengths.offset)
 
     def sums(self, strengths: Strengths, act: Tensor) -> tuple[Tensor, Tensor]:
-        """act (B, R, K) → conductance and pull, (B, N) each."""
-        return self._to_targets(act * strengths.weight), self._to_targets(act * strengths.pull)
+        """act (R, K, B) → conductance and pull, (N, B) each."""
+        weights = ops.concatenate([strengths.weight, strengths.pull], axis=-1)
+        sums = ops.matmul(ops.swapaxes(weights, -1, -2), act)  # (R, 2, B)
+        sums = ops.concatenate([sums, ops.zeros_like(sums[:1])], axis=0)
+        sums = ops.take(sums, self.place, axis=0)
+        return sums[:, 0], sums[:, 1]
 
     def gradient(
         self, strengths: Strengths, at: Tensor, act: Tensor, dconductance: Tensor, dpull: Tensor
     ) -> tuple[Tensor, Strengths]:
-        """From `activity` and the gradients (B, N) of `sums` → those of v (B, sources) and of the
+        """From `activity` and the gradients (N, B) of `sums` → those of v (sources, B) and of the
         strengths."""
-        dconductance, dpull = (
-            ops.take(values, self.targets, axis=1)[..., None] for values in (dconductance, dpull)
-        )
-        dz = (dconductance * strengths.weight + dpull * strengths.pull) * act * (1 - act)
-        of_strengths = dz * at, -dz, dconductance * act, dpull * act
+        weights = ops.concatenate([strengths.weight, strengths.pull], axis=-1)
+        dsums = ops.take(ops.stack([dconductance, dpull], axis=1), self.targets, axis=0)
+        dz = ops.matmul(weights, dsums) * (act * (1 - act))  # dsums (R, 2, B)
+        of_weights = ops.matmul(act, ops.swapaxes(dsums, -1, -2))  # (R, K, 2)
         return (
             self._to_sources(dz * strengths.slope),
-            Strengths(*(ops.sum(values, axis=0) for values in of_strengths)),
+            Strengths(
+                slope=ops.sum(dz * at, axis=-1, keepdims=True),
+                offset=-ops.sum(dz, axis=-1, keepdims=True),
+                weight=of_weights[..., :1],
+                pull=of_weights[..., 1:],
+            ),
         )
-
-    def _to_targets(self, values: Tensor) -> Tensor:
-        """(B, R, K) → sums (B, N)."""
-        sums = ops.sum(values, axis=-1)
-        none = ops.zeros_like(sums[:, :1])
-        return ops.take(ops.concatenate([sums, none], axis=1), self.place, axis=1)
 
     def _to_sources(self, values: Tensor) -> Tensor:
-        """(B, R, K) → sums (B, sources)."""
-        flat = ops.reshape(values, (-1, self.source.size))
-        picked = ops.reshape(
-            ops.take(flat, self.by_source.ravel(), axis=1), (-1, *self.by_source.shape)
-        )
-        return ops.sum(picked * ops.cast(self._of_source, values.dtype), axis=-1)
+        """(R, K, B) → sums (sources, B)."""
+        flat = ops.reshape(values, (self.source.size, -1))
+        picked = ops.take(flat, self.by_source, axis=0)
+        return ops.sum(picked * ops.cast(self._of_source[..., None], values.dtype), axis=1)
 
 
 def _lists(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -74,7 +74,8 @@ def describe(layer: CfC | LTC) -> dict[str, Any]:
     """{"kind": "CfC", "input_size": I, "units": N or a wiring's config, …} for `make`."""
     _check_built(layer)
     kind, config = type(layer).__name__, layer.get_config()
-    for name, plain in (("fully_recurrent", True), ("sparsity_mask", None)):
+    plain_values = {"fully_recurrent": True, "sparsity_mask": None, "go_backwards": False}
+    for name, plain in plain_values.items():
         if config.get(name, plain) != plain:
             raise UserError(f"no other port has a layer with {name}={config[name]}")
     names = SETTINGS[kind]

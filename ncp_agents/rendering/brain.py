@@ -66,7 +66,7 @@ def brain_frames(trace: Trace, anatomy: Anatomy, title: str) -> Iterator[np.ndar
         score.draw(frame, t, f"{trace.returns[t]:g}")
         seconds = t // STEPS_PER_SECOND
         clock = f"{seconds // 60}:{seconds % 60:02d}   step {t + 1:,} of {len(trace):,}"
-        _write(frame, (GAME.right, 32), clock, 15, GREY, "right")
+        _write(frame, (GAME.right, 42), clock, 15, GREY, "right")
         yield frame
 
 
@@ -74,7 +74,7 @@ def _ground(anatomy: Anatomy, title: str) -> np.ndarray:
     """What all pictures share."""
     frame = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     frame[:] = BACKGROUND
-    _write(frame, (GAME.left, 26), title, 22, INK)
+    _write(frame, (GAME.left, 8), _fitting(title, 22, GAME.width), 22, INK)
     _write(frame, (CIRCUIT.left - 10, 29), anatomy.about, 17, INK)
     note = "blue raises, orange lowers"
     if anatomy.in_blocks:
@@ -315,8 +315,18 @@ def _write(
     mask = _mask(text, size)
     x, y = place
     x -= {"left": 0, "middle": mask.shape[1] // 2, "right": mask.shape[1]}[align]
+    mask = mask[:, : max(frame.shape[1] - x, 0)]
     part = frame[y : y + mask.shape[0], x : x + mask.shape[1]]
     part[:] = part + (np.array(color, np.float32) - part) * mask[..., None]
+
+
+def _fitting(text: str, size: int, width: int) -> str:
+    """The text, or as much of it as fits in a width."""
+    font = ImageFont.load_default(size)
+    if font.getlength(text) <= width:
+        return text
+    length = next(n for n in range(len(text), 0, -1) if font.getlength(f"{text[:n]}…") <= width)
+    return f"{text[:length]}…"
 
 
 @functools.lru_cache(4096)

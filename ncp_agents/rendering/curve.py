@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ncp_agents.envs.games import RANDOM_AND_HUMAN_SCORES
 from ncp_agents.errors import UserError
 from ncp_agents.recipe import Recipe
-from ncp_agents.rendering.figures import COLORS, calm, save_figure
+from ncp_agents.rendering.figures import COLORS, calm, check_picture_path, save_figure
 from ncp_agents.run_folder import RunFolder, read_progress
 from ncp_agents.scores import interval
 
@@ -55,6 +55,7 @@ def draw_curves(runs: Sequence[RunFolder], picture: Path) -> None:
     Raises:
         UserError: a run without progress yet, or no runs.
     """
+    check_picture_path(picture)
     if not runs:
         raise UserError("there are no runs to draw; name some, such as runs/*")
     groups: dict[Recipe, list[Rows]] = {}

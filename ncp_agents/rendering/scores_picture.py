@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from ncp_agents.scores import Scores
 def draw_comparison(scores: Sequence[tuple[str, Scores]], picture: Path) -> None:
     """The mean of each policy with its 95 % bootstrap interval; its games as faint dots.
 
-    Policies of several games are drawn human-normalised.
+    Policies of several games are drawn human-normalised; where no human's score is known, the row
+    says so.
     """
     games = {each.game for _, each in scores}
     figure = Figure(figsize=(7, 1.4 + 0.5 * len(scores)), layout="constrained")
@@ -28,6 +30,9 @@ def draw_comparison(scores: Sequence[tuple[str, Scores]], picture: Path) -> None
         color = COLORS[row % len(COLORS)]
         low, high = _scaled(each, each.intervals["mean"], games)
         (mean,) = _scaled(each, [each.mean], games)
+        if math.isnan(mean):
+            axes.annotate("no human score is known", (0, row), va="center", size=9, color="0.35")
+            continue
         returns = _scaled(each, each.returns, games)
         axes.plot(returns, [row + 0.22] * len(returns), "o", color=color, alpha=0.2, markersize=4)
         axes.plot([low, high], [row, row], color=color, linewidth=3, solid_capstyle="round")
@@ -102,6 +107,8 @@ def _draw_sweep(
             (mean,) = _scaled(each, [each.mean], games)
             low, high = _scaled(each, each.intervals["mean"], games)
             points.append((way.strength if way else 0.0, mean, low, high))
+    if not points:
+        return
     strengths, means, low, high = zip(*sorted(points), strict=True)
     axes.fill_between(strengths, low, high, color=color, alpha=0.15, linewidth=0)
     axes.plot(
@@ -110,9 +117,12 @@ def _draw_sweep(
 
 
 def _scaled(scores: Scores, values: Sequence[float], games: set[str]) -> list[float]:
-    """Returns as they are where all are of one game, else human-normalised."""
+    """Returns as they are where all are of one game, else human-normalised; NaN where no human's
+    score is known."""
     if len(games) == 1:
         return list(values)
+    if scores.game not in RANDOM_AND_HUMAN_SCORES:
+        return [math.nan] * len(values)
     return [human_normalised(scores.game, value) or 0.0 for value in values]
 
 

@@ -1,4 +1,4 @@
-"""The screens of a whole game in little room, without loss."""
+"""The screens of a whole game in little room, without loss where they have up to 256 colours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class Screens:
 
     Colours become numbers in a palette; in a segment of 64 screens each one is replaced by its
     difference (XOR) from the one before, nearly all zeros, and the segment is deflated. A longer
-    reach than one screen is beyond deflate's window of 32 KiB.
+    reach than one screen is beyond deflate's window of 32 KiB. Where a game shows more than 256
+    colours, later ones are shown as the nearest of these: a step's screen is the maximum of two
+    frames, and where sprites overlap that can give colours that the console never had.
     """
 
     def __init__(self) -> None:
@@ -52,7 +54,7 @@ class Screens:
         """screen (H, W, 3) uint8.
 
         Raises:
-            ValueError: another size than the screens before, or more than 256 colours in all.
+            ValueError: another size than the screens before.
         """
         numbers = self._numbers(screen)
         if self._previous is not None and numbers.shape != self._previous.shape:
@@ -81,11 +83,19 @@ class Screens:
         colors = red << 16 | green << 8 | blue
         if not len(self._palette) or (self._known(colors)[1] != colors).any():
             new = np.setdiff1d(colors, self._palette)
-            self._palette = np.concatenate([self._palette, new])
-            if len(self._palette) > 256:
-                raise ValueError(f"the screens have {len(self._palette)} colours, expected <= 256")
-            self._rank = np.argsort(self._palette)
+            room = 256 - len(self._palette)
+            if room:
+                self._palette = np.concatenate([self._palette, new[:room]])
+                self._rank = np.argsort(self._palette)
+            for color in new[room:]:
+                colors[colors == color] = self._nearest(color)
         return self._known(colors)[0]
+
+    def _nearest(self, color: int) -> int:
+        """The palette's colour that differs least, as red, green and blue."""
+        wanted = np.array([color >> 16 & 255, color >> 8 & 255, color & 255], int)
+        distances = (self.palette.astype(int) - wanted) ** 2
+        return int(self._palette[distances.sum(-1).argmin()])
 
     def _known(self, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The palette's candidates for some colours: their numbers (uint8), and what these mean."""

@@ -34,7 +34,8 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
     """Draw a built wiring.
 
     Synapses between layers are straight, those within a layer are arcs, thicker towards their
-    target. Nothing is drawn twice: a command neuron that excites itself has a loop.
+    target. Nothing is drawn twice: a command neuron that excites itself has a loop. A wiring of
+    more than `MOST_SYNAPSES` is drawn in blocks instead, a box for each layer, and says so.
 
     Args:
         axes: to draw on, as wide as they are; None makes a figure.
@@ -49,13 +50,16 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
 
     sensory, neurons = layout(wiring)
     columns = [len(sensory), *map(len, wiring.layers)]
+    matrices = ((sensory, wiring.sensory_erev_initializer()), (neurons, wiring.erev_initializer()))
+    count = sum(int(np.count_nonzero(matrix)) for _, matrix in matrices)
     if axes is None:
-        height = float(np.clip(0.16 * max(columns), 4, 12))
+        height = float(np.clip(0.16 * max(columns), 4, 12)) if count <= MOST_SYNAPSES else 3.0
         figure = Figure(figsize=(2.2 * len(columns) + 1, height), dpi=120, layout="constrained")
         axes = figure.add_subplot()
 
-    matrices = ((sensory, wiring.sensory_erev_initializer()), (neurons, wiring.erev_initializer()))
-    count = sum(np.count_nonzero(matrix) for _, matrix in matrices)
+    if count > MOST_SYNAPSES:
+        _blocks(axes, wiring, columns, count)
+        return axes
     opacity = float(np.clip(60 / count**0.5 / 10, 0.15, 0.8))
     for places, matrix in matrices:
         for sign, (_, color) in SYNAPSES.items():
@@ -100,6 +104,37 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
 
 
 POINTS = 12  # of each synapse's line
+MOST_SYNAPSES = 8_000  # to be drawn one by one: beyond, a picture shows nothing but ink
+
+
+def _blocks(axes: Axes, wiring: Wiring, columns: list[int], count: int) -> None:
+    """A box for each layer, arrows with the number of synapses between them."""
+    kinds = ["sensory", *(wiring.get_type_of_neuron(layer[0]) for layer in wiring.layers)]
+    layers = [np.asarray(layer) for layer in wiring.layers]
+    synapses = {(0, 1 + j): wiring.sensory_erev_initializer()[:, to] for j, to in enumerate(layers)}
+    synapses |= {
+        (1 + i, 1 + j): wiring.erev_initializer()[np.ix_(source, to)]
+        for i, source in enumerate(layers)
+        for j, to in enumerate(layers)
+    }
+    for column, (kind, number) in enumerate(zip(kinds, columns, strict=True)):
+        inside = np.count_nonzero(synapses.get((column, column), 0))
+        text = f"{number}\n{kind}" + (f"\n{inside:,} within" if inside else "")
+        box = {"boxstyle": "round,pad=0.6", "facecolor": NEURONS[kind], "edgecolor": "none"}
+        axes.text(column, 0.5, text, ha="center", va="center", bbox=box, zorder=2)
+    for (source, target), matrix in synapses.items():
+        number, far = np.count_nonzero(matrix), target - source
+        if source == target or not number:
+            continue
+        bend = 0.0 if far == 1 else 0.25 * np.sign(far)
+        arrow = {"arrowstyle": "->", "color": "0.4", "connectionstyle": f"arc3,rad={-bend}"}
+        axes.annotate("", (target - 0.3, 0.5), (source + 0.3, 0.5), arrowprops=arrow, zorder=1)
+        height = 0.56 if far == 1 else 0.5 + 0.2 * abs(bend) * abs(far) / 0.25
+        axes.text((source + target) / 2, height, f"{number:,}", ha="center", size=9, color="0.4")
+    axes.set_title(f"{count:,} synapses, too many to draw each: layers as blocks", size=10)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(0, 1)
+    axes.set_axis_off()
 
 
 def _column(x: int, count: int) -> np.ndarray:

@@ -12,7 +12,8 @@ Records 20 games of `policies/pong-cfc` and, for each seed,
 - continued: trains the clone on with PPO, by the recipe of `policies/pong-cfc`.
 
 A table says what each reaches in 30 whole games of protocol v4, with drawn actions and with the
-likeliest ones. The picture shows the mean return of training (the last 20 games) of the continued
+likeliest ones, and by how many points its validation accuracy fell at most in one epoch, once above
+80 %. The picture shows the mean return of training (the last 20 games) of the continued
 runs beside that of runs from nothing, which `pong_from_nothing.py` leaves in `runs/` and which are
 trained here where they are missing.
 
@@ -21,9 +22,11 @@ Everything is kept in run folders: what is there is gone on with, or just read.
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +100,19 @@ def minutes(run: RunFolder) -> float:
     return float(last.split(",")[1]) / 60
 
 
+def largest_fall(run: RunFolder) -> float:
+    """The most by which the validation accuracy ever fell in one epoch from above 80 %."""
+    with (run.path / "cloning.csv").open() as file:
+        accuracy = [float(row["val_accuracy"]) for row in csv.DictReader(file)]
+    return max([0.0, *(a - b for a, b in pairwise(accuracy) if a > 0.8)])
+
+
 def main() -> None:
     options = tyro.cli(Options)
     use_threads(options.threads)
     teacher = load(find(options.policy))
     demos = recorded(teacher, options.folder / "demos", options.games)
-    table = Table("what", "seed", "minutes", "drawn", "95 % interval", "likeliest")
+    table = Table("what", "seed", "minutes", "drawn", "95 % interval", "likeliest", "falls by")
     continued: list[list[Mapping[str, float]]] = []
     nothing: list[list[Mapping[str, float]]] = []
     levels = []
@@ -122,6 +132,7 @@ def main() -> None:
                 f"{drawn.mean:.1f}",
                 f"{low:.1f} … {high:.1f}",
                 f"{likeliest.mean:.1f}",
+                f"{100 * largest_fall(run):.1f} points",
             )
             if kind == "clone":
                 levels.append(drawn.mean)

@@ -1,18 +1,20 @@
 """How fast each port takes a sequence forward and backward, beside ncps's port and the framework's
 own LSTM.
 
-    python scripts/benchmarks/ports.py                           # all, some 10 minutes
+    python scripts/benchmarks/ports.py                           # all, some 15 minutes
     python scripts/benchmarks/ports.py --only keras-tensorflow   # some of the ports
 
 Milliseconds for one batch of B = 64 sequences of T = 128 steps of I = 256 inputs, forward and
 backward, the gradient of every weight; `--batch` sets B. All are compiled: under TensorFlow by
 `tf.function`, which is what Keras does by itself on a CPU, and again with `jit_compile=True` (XLA).
-Each layer runs in a process of its own, since a process has one backend of Keras; a figure is the
-median.
+On torch Keras compiles nothing by itself, and torch.compile takes minutes for a loop of Python;
+MLX's LSTM is not compiled either, ours is. Each layer runs in a process of its own, since a process
+has one backend of Keras; a figure is the median.
 
 What was learnt: large batches are bound by matrix products, of which both have nearly the same; at
 B = 8 it is the number of operations in a step that counts. On XLA several plain sums over the same
-sigmoids are as fast as any matrix product that makes it compute them once.
+sigmoids are as fast as any matrix product that makes it compute them once. An LTC's look-ups want
+the batch last: whole rows move then, and B = 64 on TensorFlow is six times as fast.
 
 wired is CfC on AutoNCP(64, 16), dense is CfC(64) with its backbone of 128 units, ltc is LTC on
 AutoNCP(64, 8). torch's layers are in `cells.py`.
@@ -99,6 +101,38 @@ def jax_step(layer: str, whose: str, batch: int) -> Step:
     return lambda: jax.block_until_ready(gradients(values))
 
 
+def torch_step(layer: str, whose: str, batch: int) -> Step:
+    import torch
+
+    ours = keras_layer(layer, whose)
+    x = torch.from_numpy(_inputs(batch))
+    ours(x[:1, :2])
+
+    def gradients() -> None:
+        ours.zero_grad()
+        ours(x).square().mean().backward()
+
+    return gradients
+
+
+def mlx_step(layer: str, whose: str, batch: int) -> Step:
+    import mlx.core as mx
+    from mlx import nn
+
+    from ncp_agents.mlx import LTC, CfC
+    from ncp_agents.wirings import AutoNCP
+
+    made = {
+        "lstm": lambda: nn.LSTM(INPUTS, NEURONS),
+        "dense": lambda: CfC(INPUTS, NEURONS),
+        "wired": lambda: CfC(INPUTS, AutoNCP(NEURONS, NEURONS // 4)),
+        "ltc": lambda: LTC(INPUTS, AutoNCP(NEURONS, NEURONS // 8)),
+    }[layer]()
+    x = mx.array(_inputs(batch))
+    gradients = nn.value_and_grad(made, lambda x: made(x)[0].square().mean())
+    return lambda: mx.eval(gradients(x))
+
+
 def _inputs(batch: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(batch, STEPS, INPUTS)).astype(np.float32)
 
@@ -109,6 +143,8 @@ PORTS = {
         partial(tensorflow_step, jit_compile=True), {"KERAS_BACKEND": "tensorflow"}, ncps=True
     ),
     "keras-jax": Port(jax_step, {"KERAS_BACKEND": "jax"}, ncps=True),
+    "keras-torch": Port(torch_step, {"KERAS_BACKEND": "torch"}, ncps=True),
+    "mlx": Port(mlx_step, {}),
 }
 
 
