@@ -58,5 +58,10 @@ def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
         f"{recipe.steps / 1e6:.3g}M" if trained else "untrained",
         f"{rows[-1]['seconds'] / 3600:.1f}" if rows else "–",
         number(scores.mean) if scores else "–",
-        "–" if published is None else " ± ".join(f"{x:.{int(x < 100)}f}" for x in published),
+        _with_spread(*published) if published else "–",
     ]
+
+
+def _with_spread(mean: float, std: float) -> str:
+    digits = 1 if mean < 100 else 0
+    return f"{mean:.{digits}f} ± {std:.{digits}f}"
