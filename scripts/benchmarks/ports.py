@@ -118,6 +118,7 @@ def torch_step(layer: str, whose: str, batch: int) -> Step:
 def mlx_step(layer: str, whose: str, batch: int) -> Step:
     import mlx.core as mx
     from mlx import nn
+    from mlx.nn.utils import value_and_grad
 
     from ncp_agents.mlx import LTC, CfC
     from ncp_agents.wirings import AutoNCP
@@ -129,7 +130,7 @@ def mlx_step(layer: str, whose: str, batch: int) -> Step:
         "ltc": lambda: LTC(INPUTS, AutoNCP(NEURONS, NEURONS // 8)),
     }[layer]()
     x = mx.array(_inputs(batch))
-    gradients = nn.value_and_grad(made, lambda x: made(x)[0].square().mean())
+    gradients = value_and_grad(made, lambda x: made(x)[0].square().mean())
     return lambda: mx.eval(gradients(x))
 
 
