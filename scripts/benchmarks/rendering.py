@@ -1,0 +1,71 @@
+"""How fast a policy's game becomes a video or a page, against the time it takes to watch.
+
+    python scripts/benchmarks/rendering.py                # a game of Pong, 2 minutes
+    python scripts/benchmarks/rendering.py --policy pong-ltc --steps 300
+
+One game is played and kept, which takes the seconds in the first row; then it is drawn beside the
+firing circuit and encoded in each format, and written as a page. Real time is 15 steps a second.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ncp_agents.evaluation import record_trace, rules_for
+from ncp_agents.rendering import STEPS_PER_SECOND
+from ncp_agents.rendering.anatomy import anatomy
+from ncp_agents.rendering.brain import brain_frames
+from ncp_agents.rendering.page import write_page
+from ncp_agents.rendering.video import write_video
+from ncp_agents.saved_policy import find, load
+
+
+@dataclass(frozen=True)
+class Options:
+    """How fast does a game become a video or a page?"""
+
+    policy: str = "pong-cfc"
+    steps: int | None = None  # of the game; default a whole one
+    formats: tuple[str, ...] = ("mp4", "webm", "gif")
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    policy = load(find(options.policy))
+    rules = rules_for(policy, "v4")
+    if options.steps is not None:
+        rules = replace(rules, max_frames=options.steps * rules.frame_skip)
+    began = time.perf_counter()
+    trace, body = record_trace(policy, protocol=rules), anatomy(policy)
+    table = Table("what", "seconds", "× real time", "MB")
+    watched = len(trace) / STEPS_PER_SECOND
+
+    def row(what: str, began: float, path: Path | None = None) -> None:
+        seconds = time.perf_counter() - began
+        size = "" if path is None else f"{path.stat().st_size / 1e6:.2f}"
+        table.add_row(what, f"{seconds:.1f}", f"{watched / seconds:.1f}", size)
+
+    row(f"played: {len(trace):,} steps, {watched:.0f} s to watch", began)
+    with tempfile.TemporaryDirectory() as folder:
+        writers: dict[str, Callable[[Path], object]] = {
+            form: lambda path: write_video(path, brain_frames(trace, body, policy.name), scale=1)
+            for form in options.formats
+        }
+        writers["html"] = lambda path: write_page(path, trace, body, policy.name)
+        for form, write in writers.items():
+            path, began = Path(folder) / f"game.{form}", time.perf_counter()
+            write(path)
+            row("page" if form == "html" else f"{form}, game beside circuit", began, path)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
