@@ -13,10 +13,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
-import torch
+import sine_task
 from keras import ops
 
-import ncp_agents.torch
 from ncp_agents import convert
 from ncp_agents.keras import LTC, CfC, CfCCell, LTCCell, MixedMemoryRNN, WiredCfCCell
 from ncp_agents.wirings import NCP, AutoNCP, Wiring
@@ -248,36 +247,19 @@ def test_a_file_opens_in_a_fresh_process(x, tmp_path):
     close(np.load(tmp_path / "y.npy"), model(list(arrays.values())))
 
 
-def sine():
-    """The next value of a sine wave from this one: x and y (B, T, 1)."""
-    phase = np.linspace(0, 2, 4, dtype="float32")[:, None]
-    wave = np.sin(0.5 * np.arange(9, dtype="float32") + phase)[..., None]
-    return wave[:, :-1], wave[:, 1:]
-
-
 @pytest.mark.parametrize("kind", ["CfC", "LTC"])
 def test_learns_a_sine_wave_exactly_as_torch_does(kind):
-    steps, rate, momentum = 30, 0.05, 0.9
-    x, y = sine()
-    torch.manual_seed(1)
-    theirs = getattr(ncp_agents.torch, kind)(1, AutoNCP(10, 1, seed=2))
+    x, y = sine_task.sine()
+    theirs = sine_task.layer(kind)
     ours = convert.make(convert.describe(theirs), convert.weights_of(theirs), "keras")
-
-    optimizer = torch.optim.SGD(theirs.parameters(), rate, momentum)
-    losses = []
-    for _ in range(steps):
-        loss = (theirs(torch.tensor(x))[0] - torch.tensor(y)).square().mean()
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
     model = keras.Sequential([keras.Input(x.shape[1:]), ours])
-    model.compile(keras.optimizers.SGD(rate, momentum), "mse", jit_compile=COMPILED)
-    history = model.fit(x, y, len(x), steps, verbose=0, shuffle=False).history["loss"]
+    sgd = keras.optimizers.SGD(sine_task.RATE, sine_task.MOMENTUM)
+    model.compile(sgd, "mse", jit_compile=COMPILED)
+    fitted = model.fit(x, y, len(x), sine_task.STEPS, verbose=0, shuffle=False)
     assert model.jit_compile == COMPILED
-    assert history[-1] < 0.7 * history[0]
-    np.testing.assert_allclose(history, losses, rtol=2e-3)
+    losses = fitted.history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    np.testing.assert_allclose(losses, sine_task.losses(kind), rtol=2e-3)
 
 
 def test_dropout_only_in_training(x):
