@@ -12,7 +12,8 @@ import onnxruntime
 from ale_py.vector_env import AtariVectorEnv
 
 if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-    sys.exit(__doc__)
+    print(__doc__)
+    sys.exit(len(sys.argv) < 2)
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
 game = AtariVectorEnv(about["game"], num_envs=1, **json.loads(about["emulator"]))

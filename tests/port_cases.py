@@ -4,8 +4,6 @@ NumPy, gradients by torch through single steps of its cells, both in float64.
 Axes: B batch, T steps, I inputs, N neurons.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -137,19 +135,6 @@ def answer(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, value in by_equations.items():
         np.testing.assert_allclose(result[name], value, rtol=0, atol=1e-10)
     return result | by_equations
-
-
-def answer_file(answer: Callable[..., dict[str, np.ndarray]], questions: str, answers: str) -> None:
-    """What the process of a port does: answer(description, arrays, weights) of each question."""
-    given, found = np.load(questions), {}
-    for number, description in enumerate(json.loads(str(given["descriptions"]))):
-        prefix = f"{number}/"
-        arrays = {n.removeprefix(prefix): v for n, v in given.items() if n.startswith(prefix)}
-        weights = {n.removeprefix("weights/"): v for n, v in arrays.items() if n[:8] == "weights/"}
-        arrays = {name: value for name, value in arrays.items() if name[:8] != "weights/"}
-        for name, value in answer(description, arrays, weights).items():
-            found[prefix + name] = value
-    np.savez(answers, **found)
 
 
 def check(answers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -6,7 +6,7 @@ Run as a process of its own, since a process has one backend: port_keras.py QUES
 import sys
 
 import keras
-import port_cases
+import port_answers
 
 from ncp_agents.keras import weights
 
@@ -85,4 +85,4 @@ def _with_jax(outputs, inputs, variables):
 GRADIENTS = {"tensorflow": _with_tensorflow, "torch": _with_torch, "jax": _with_jax}
 
 if __name__ == "__main__":
-    port_cases.answer_file(answer, *sys.argv[1:])
+    port_answers.answer_file(answer, *sys.argv[1:])

@@ -4,7 +4,7 @@ import sys
 
 import mlx.core as mx
 import numpy as np
-import port_cases
+import port_answers
 from mlx.utils import tree_flatten
 
 from ncp_agents import convert
@@ -35,4 +35,4 @@ def answer(description, arrays, weights):
 
 
 if __name__ == "__main__":
-    port_cases.answer_file(answer, *sys.argv[1:])
+    port_answers.answer_file(answer, *sys.argv[1:])

@@ -3,7 +3,7 @@ port_torch.py QUESTIONS ANSWERS."""
 
 import sys
 
-import port_cases
+import port_answers
 import torch
 
 from ncp_agents import convert
@@ -26,4 +26,4 @@ def answer(description, arrays, weights):
 
 
 if __name__ == "__main__":
-    port_cases.answer_file(answer, *sys.argv[1:])
+    port_answers.answer_file(answer, *sys.argv[1:])
