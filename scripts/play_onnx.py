@@ -2,6 +2,8 @@
 
 ncp-agents export pong-cfc
 python scripts/play_onnx.py pong-cfc.onnx [SEED]
+
+The model is one of a single step, without --sequence. SEED is that of the game, 0 unless given.
 """
 
 import json
