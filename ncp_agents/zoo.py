@@ -55,7 +55,7 @@ def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
         game,
         f"{recipe.circuit.units} {recipe.circuit.cell}",
         f"{sum(p.numel() for p in build(recipe).parameters()):,}",
-        f"{recipe.steps / 1e6:.3g}M" if trained else "untrained",
+        f"{recipe.steps / 1e6:.3g}M" if trained else "none",
         f"{rows[-1]['seconds'] / 3600:.1f}" if rows else "–",
         number(scores.mean) if scores else "–",
         _with_spread(*published) if published else "–",

@@ -69,6 +69,6 @@ def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
     parameters = sum(p.numel() for p in saved_policy.build(recipe).parameters())
     assert f"one pong 32 cfc {parameters:,} 2.5M 1.5 2.5 19.8 ± 0.6" in rows
     assert any(row.startswith("two breakout 64 cfc") and row.endswith("139 ± 51") for row in rows)
-    assert any(row.startswith("three pong 64 cfc") and "untrained" in row for row in rows)
+    assert any(row.startswith("three pong 64 cfc 192,379 none") for row in rows)
     assert "one v4 4 2.5 1.5 … 3.5 2.5 66 %" in rows
     assert not any("noise" in row for row in rows)
