@@ -86,7 +86,7 @@ def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
 
 
 def test_an_lstm_as_large_as_the_circuit_trains_by_the_same_recipe(tmp_path):
-    options = ("--games", "pong", "--kinds", "lstm-size", "--seeds", "1", "--steps", "2048")
+    options = ("--games", "pong", "--kinds", "lstm-size", "--seeds", "1", "--steps", "20480")
     done = run("scripts/benchmarks/lstm.py", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run_folder = RunFolder.open(tmp_path / "runs/pong-cfc-lstm-size-seed1")
