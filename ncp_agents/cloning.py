@@ -309,7 +309,8 @@ def check_demos(demos: Sequence[Demos], recipe: Recipe) -> None:
             if getattr(there.protocol, field) != getattr(wanted, field):
                 raise UserError(
                     f"{source.path} was recorded with {field}={getattr(there.protocol, field)}, "
-                    f"but the recipe has {getattr(wanted, field)}"
+                    f"but the recipe has {getattr(wanted, field)}; change its [environment], or "
+                    "record others"
                 )
     for split in ("train", "val"):
         if not any(source.split(split, recipe.cloning.validation) for source in demos):

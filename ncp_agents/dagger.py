@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from math import inf
 from pathlib import Path
 
 from ncp_agents.cloning import Counters, clone, returned
@@ -76,10 +75,15 @@ def dagger(
         if stopped():
             return done
         student = this.policy
-        if (done.best_return or -inf) >= (best_return or -inf):
+        if _no_worse(done.best_return, best_return):
             best, best_return = student, done.best_return
     copy_files(files(best), run.policy)
     return done
+
+
+def _no_worse(now: float | None, before: float | None) -> bool:
+    """Whether a policy takes the place of an earlier one; None where it was not evaluated."""
+    return before is None or (now is not None and now >= before)
 
 
 def check_teacher(teacher: SavedPolicy, recipe: Recipe) -> None:

@@ -116,7 +116,7 @@ def record(
         if isinstance(player, Human):
             num_envs, mode = 1, "rgb_array"
         seed = int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
-        game, rules = demos.provenance.game, demos.provenance.protocol.evaluation()
+        game, rules = demos.provenance.game, demos.provenance.protocol
         env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
         reads = getattr(player, "observation_space", env.observation_space)
         if reads != env.observation_space:

@@ -9,7 +9,7 @@ import torch
 from ncp_agents import saved_policy
 from ncp_agents.cli import main
 from ncp_agents.cloning import clone
-from ncp_agents.dagger import dagger, relabelled
+from ncp_agents.dagger import _no_worse, dagger, relabelled
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.episodes import Demos
 from ncp_agents.envs.atari import AtariVecEnv
@@ -121,3 +121,18 @@ def test_a_teacher_of_something_else_is_refused(recipe, message, teacher, tmp_pa
 def test_dagger_needs_a_teacher(capsys):
     assert main(["clone", "pong-cfc", "--demos", str(PONG), "--dagger", "3"]) == 2
     assert "who teaches in --dagger?" in capsys.readouterr().err
+
+
+def test_the_best_round_is_kept():
+    assert _no_worse(0.0, -1.0)
+    assert not _no_worse(-1.0, 0.0)
+    assert _no_worse(2.0, 2.0)  # the later one
+    assert _no_worse(None, None)
+    assert not _no_worse(None, -21.0)
+
+
+def test_another_teacher_does_not_go_on_with_a_round(cloned, teacher):
+    dagger(cloned, [Demos(PONG)], teacher, 1, progress=False)
+    other = replace(teacher, recipe=replace(teacher.recipe, name="other"))
+    with pytest.raises(UserError, match="games of teacher 'pong-cfc', not 'other'"):
+        dagger(cloned, [Demos(PONG)], other, 1, progress=False)

@@ -217,6 +217,7 @@ def test_any_model_of_stable_baselines3_can_be_recorded(algorithm, tmp_path):
     entries = [*record(model, made, episodes=3)]
     assert [entry.steps for entry in entries] == [10, 10, 10]
     assert made.read(0).obs.shape == (10, 84, 84, 2)
+    assert not Demos(made.path).provenance.protocol.clip_rewards  # as they were recorded
 
     other = Demos.create(tmp_path / "other", Provenance("pong", protocol("v4"), {}))
     with pytest.raises(UserError, match="the protocol's frame_stack must be the player's"):

@@ -56,6 +56,13 @@ def test_too_many_synapses_are_drawn_as_blocks():
     assert not axes.collections  # not a synapse by itself
     assert "too many to draw each" in axes.get_title()
     texts = [text.get_text() for text in axes.texts if text.get_text()]
-    assert texts[:4] == ["64\nsensory", "161\ninter", "107\ncommand\n106 within", "32\nmotor"]
+    assert texts[:4] == ["64 sensory", "161 inter", "107 command\n106 within", "32 motor"]
     between = [int(text.replace(",", "")) for text in texts[4:]]
     assert sum(between) + 106 == wiring.synapse_count + wiring.sensory_synapse_count
+
+
+def test_a_block_tells_its_kinds_of_neurons_apart():
+    wiring = FullyConnected(150, 10)
+    wiring.build(64)
+    texts = [text.get_text() for text in wiring.draw().texts if text.get_text()]
+    assert texts[:2] == ["64 sensory", "140 inter\n10 motor\n22,500 within"]

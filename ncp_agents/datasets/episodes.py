@@ -89,7 +89,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was played, how and by whom."""
+    """What was played, how and by whom: whole games with unclipped rewards, so of the protocol its
+    `evaluation()`."""
 
     game: str
     protocol: AtariProtocol
@@ -98,6 +99,7 @@ class Provenance:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "game", normalise_game(self.game))
+        object.__setattr__(self, "protocol", self.protocol.evaluation())
 
     @property
     def actions(self) -> tuple[str, ...]:

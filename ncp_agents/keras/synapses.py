@@ -4,7 +4,7 @@ Synapses are listed by target, (R, K): R targets that receive any, K the most th
 shorter lists are filled up with synapses of weight 0. A second list, by source, turns the sum over
 a source's synapses, which the gradient needs, into a look-up as well: no scattered addition.
 
-The batch comes last: a look-up then moves whole rows, and TensorFlow does it ten times as fast.
+The batch comes last, so that a look-up moves whole rows.
 
 Axes: B batch, N neurons, R targets, K synapses a target.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,7 +110,8 @@ MOST_SYNAPSES = 8_000  # to be drawn one by one: beyond, a picture shows nothing
 
 def _blocks(axes: Axes, wiring: Wiring, columns: list[int], count: int) -> None:
     """A box for each layer, arrows with the number of synapses between them."""
-    kinds = ["sensory", *(wiring.get_type_of_neuron(layer[0]) for layer in wiring.layers)]
+    kinds = [Counter({"sensory": columns[0]})]
+    kinds += [Counter(map(wiring.get_type_of_neuron, layer)) for layer in wiring.layers]
     layers = [np.asarray(layer) for layer in wiring.layers]
     synapses = {(0, 1 + j): wiring.sensory_erev_initializer()[:, to] for j, to in enumerate(layers)}
     synapses |= {
@@ -117,10 +119,12 @@ def _blocks(axes: Axes, wiring: Wiring, columns: list[int], count: int) -> None:
         for i, source in enumerate(layers)
         for j, to in enumerate(layers)
     }
-    for column, (kind, number) in enumerate(zip(kinds, columns, strict=True)):
+    for column, kind in enumerate(kinds):
         inside = np.count_nonzero(synapses.get((column, column), 0))
-        text = f"{number}\n{kind}" + (f"\n{inside:,} within" if inside else "")
-        box = {"boxstyle": "round,pad=0.6", "facecolor": NEURONS[kind], "edgecolor": "none"}
+        text = "\n".join(f"{number} {name}" for name, number in kind.most_common())
+        text += f"\n{inside:,} within" if inside else ""
+        color = NEURONS[kind.most_common(1)[0][0]]
+        box = {"boxstyle": "round,pad=0.6", "facecolor": color, "edgecolor": "none"}
         axes.text(column, 0.5, text, ha="center", va="center", bbox=box, zorder=2)
     for (source, target), matrix in synapses.items():
         number, far = np.count_nonzero(matrix), target - source
