@@ -70,23 +70,20 @@ class SavedPolicy:
         the new state. Does what stable-baselines3's `predict` does, with less around it."""
         if self.network.training:
             self.network.set_training_mode(False)
-        batch, neurons = len(observation), self.network.circuit.state_size
+        batch, neurons, device = len(observation), self.network.circuit.state_size, self.device
         if state is None:
             state = (np.zeros((1, batch, neurons), np.float32),) * 2
         if episode_start is None:
             episode_start = np.zeros(batch, bool)
         with torch.inference_mode():
             distribution, states = self.network.get_distribution(
-                self._tensor(observation),
-                tuple(map(self._tensor, state)),
-                self._tensor(episode_start),
-                None if timespans is None else self._tensor(timespans).float(),
+                torch.as_tensor(observation, device=device),
+                tuple(torch.as_tensor(part, device=device) for part in state),
+                torch.as_tensor(episode_start, device=device),
+                None if timespans is None else torch.as_tensor(timespans, device=device).float(),
             )
             actions = distribution.get_actions(deterministic)
         return actions.cpu().numpy(), tuple(part.cpu().numpy() for part in states)
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.as_tensor(array, device=self.device)
 
     predict = act
 

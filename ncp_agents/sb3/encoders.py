@@ -74,6 +74,8 @@ class BlockConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) → (B, O, (H - kernel) // stride + 1, likewise W)."""
+        if not torch.is_grad_enabled():
+            return super().forward(input)  # without a gradient to take, blocks only cost
         stride, kernel = self.stride[0], self.kernel_size[0]
         channels = self.in_channels
         # Rows and columns beyond the last whole kernel count for nothing.
