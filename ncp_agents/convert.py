@@ -2,6 +2,9 @@
 
 The file is safetensors. Its tensors are the state dict of the torch layer, whose names are those of
 `ncps` too; its metadata tell under "layer" what the layer is: kind, sizes, wiring, settings.
+
+Weights of ncps's own Keras port do not come over: its CfC takes no tanh of its two heads and so is
+another function than the CfC of the paper, of ncps's torch port and of these.
 """
 
 from __future__ import annotations

@@ -81,20 +81,23 @@ def time_loop(
 ) -> tuple[Any, Any]:
     """step(carry, {name: x[t]}) → carry, y for each t, with x (T, …) alike but for the axis
     `features`, and y shaped like carry → last carry, all y (T, …)."""
-    # As one array: on TensorFlow, `scan` takes several only where T is known.
+    if unroll:
+        flipped = {name: ops.flip(x, axis=0) for name, x in xs.items()} if reverse else xs
+        ys = []
+        for now in zip(*(ops.unstack(x, axis=0) for x in flipped.values()), strict=True):
+            carry, y = step(carry, dict(zip(xs, now, strict=True)))
+            ys.append(y)
+        return carry, tree.map_structure(lambda *y: ops.stack(y[::-1] if reverse else y), *ys)
+    if all(x.shape[0] is not None for x in xs.values()):
+        return ops.scan(step, carry, xs, reverse=reverse)
+    # Where T is not known, TensorFlow's `scan` takes but one array.
     widths = [x.shape[features] for x in xs.values()]
-    joined = ops.concatenate(list(xs.values()), axis=features)
 
     def parted(carry: Any, now: Tensor) -> tuple[Any, Any]:
         return step(carry, dict(zip(xs, split_sizes(now, widths, features), strict=True)))
 
-    if not unroll:
-        return ops.scan(parted, carry, joined, reverse=reverse)
-    ys = []
-    for now in ops.unstack(ops.flip(joined, axis=0) if reverse else joined, axis=0):
-        carry, y = parted(carry, now)
-        ys.append(y)
-    return carry, tree.map_structure(lambda *y: ops.stack(y[::-1] if reverse else y), *ys)
+    joined = ops.concatenate(list(xs.values()), axis=features)
+    return ops.scan(parted, carry, joined, reverse=reverse)
 
 
 def _forward(plan: Plan, given: Arrays) -> Tensor:
