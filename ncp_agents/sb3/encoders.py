@@ -60,8 +60,9 @@ class BlockConv2d(nn.Conv2d):
     """A `Conv2d` without padding whose kernel is a multiple of its stride, computed on blocks.
 
     With the pixels of each stride x stride block as channels it is a convolution of stride 1: the
-    same weights, the same sums, but one whose gradient oneDNN has a fast kernel for, also where
-    there is but one input channel.
+    same weights, the same sums, but one that oneDNN has fast kernels for, also where there is but
+    one input channel. In memory channels come last, also in what it gives, so that convolutions
+    after it take their fast kernels as well.
 
     Raises:
         ValueError: a kernel that is no multiple of the stride.
@@ -77,20 +78,24 @@ class BlockConv2d(nn.Conv2d):
         if not torch.is_grad_enabled():
             return super().forward(input)  # without a gradient to take, blocks only cost
         stride, kernel = self.stride[0], self.kernel_size[0]
-        channels = self.in_channels
         # Rows and columns beyond the last whole kernel count for nothing.
         height, width = ((size - kernel) // stride + kernel // stride for size in input.shape[2:])
         pixels = input[:, :, : height * stride, : width * stride]
-        blocks = pixels.reshape(-1, channels, height, stride, width, stride)
-        blocks = blocks.permute(0, 1, 3, 5, 2, 4)
         reach = kernel // stride  # blocks a kernel covers, each way
-        weight = self.weight.view(-1, channels, reach, stride, reach, stride)
-        weight = weight.permute(0, 1, 3, 5, 2, 4)
         return F.conv2d(
-            blocks.reshape(-1, channels * stride**2, height, width),
-            weight.reshape(-1, channels * stride**2, reach, reach),
+            _blocks(pixels, height, width, stride),
+            _blocks(self.weight, reach, reach, stride),
             self.bias,
         )
+
+
+def _blocks(pixels: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """(B, C, height * stride, width * stride) → (B, stride * stride * C, height, width), channels
+    last in memory."""
+    batch, channels = pixels.shape[:2]
+    blocks = pixels.reshape(batch, channels, height, stride, width, stride)
+    blocks = blocks.permute(0, 2, 4, 3, 5, 1).reshape(batch, height, width, -1)
+    return blocks.permute(0, 3, 1, 2)
 
 
 ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {
