@@ -9,13 +9,8 @@ from rich.console import Console
 
 from ncp_agents.envs.disturbances import KINDS, Disturbance
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import (
-    check_disturbances,
-    check_seed,
-    check_writable,
-    evaluate_with_bar,
-    kept,
-)
+from ncp_agents.evaluation import check_disturbances, check_seed, evaluate_with_bar, kept
+from ncp_agents.files import check_writable
 from ncp_agents.names import look_up
 from ncp_agents.rendering.figures import check_picture_path
 from ncp_agents.rendering.scores_picture import draw_comparison, draw_disturbances

@@ -23,8 +23,8 @@ from pathlib import Path
 from ncp_agents.cloning import Counters, clone, returned
 from ncp_agents.datasets.episodes import DATASET, Demos
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import Player, Step
 from ncp_agents.files import copy_files
+from ncp_agents.playing import Player, Step
 from ncp_agents.recipe import Recipe
 from ncp_agents.recording import opened, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder

@@ -5,23 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from rich.console import Console
 from tqdm import tqdm
 
-from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.disturbances import Disturbance, JitteredAtariVecEnv, disturbed
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
-from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
+from ncp_agents.files import check_writable
+from ncp_agents.playing import MOST_ENVS, Step, first_games, playing, rules_for, run_loop
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.brain import brain_frames
 from ncp_agents.rendering.page import check_page_path, write_page
@@ -31,22 +29,6 @@ from ncp_agents.rendering.video import check_video_path, write_video
 from ncp_agents.rendering.window import Window, shown
 from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.scores import SCORES, Scores, read_scores, table, write_scores
-from ncp_agents.torch.threads import one_thread
-
-MOST_ENVS = 16  # games side by side; more gain little on few CPUs
-
-
-class Step(NamedTuple):
-    """One decision in each of B games: what the policy saw, did and got."""
-
-    observations: np.ndarray  # (B, C, H, W) uint8
-    episode_starts: np.ndarray  # (B,) bool: the state was forgotten before this step
-    actions: np.ndarray  # (B,)
-    state: State | None  # of the circuit, after this step
-    rewards: np.ndarray  # (B,) float32
-    dones: np.ndarray  # (B,) bool
-    infos: list[dict[str, Any]]  # B; a finished game's has "episode"
-    screens: list[np.ndarray] | None  # B of (H, W, 3), seen together with the observations
 
 
 class Game(NamedTuple):
@@ -62,18 +44,6 @@ class Games(NamedTuple):
     games: list[Game]
     actions: np.ndarray  # (A,): how often each was taken in these games
     steps_per_second: float  # all environments together
-
-
-class Player(Protocol):
-    """What can play: a `SavedPolicy`, or any model of stable-baselines3."""
-
-    def predict(
-        self,
-        observation: np.ndarray,
-        state: State | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, State | None]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,30 +62,6 @@ class ToldTheTime:
     ) -> tuple[np.ndarray, State]:
         timespans = self.env.timespans
         return self.policy.act(observation, state, episode_start, deterministic, timespans)
-
-
-def run_loop(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
-    """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
-    forgotten where a game starts. Who consumes the steps decides when to stop."""
-    observations = env.reset()
-    episode_starts = np.ones(env.num_envs, bool)
-    state = None
-    while True:
-        screens = list(env.get_images()) if env.render_mode else None
-        actions, state = player.predict(observations, state, episode_starts, deterministic)
-        env.step_async(actions)
-        following, rewards, dones, infos = env.step_wait()
-        yield Step(observations, episode_starts, actions, state, rewards, dones, infos, screens)
-        observations, episode_starts = following, dones
-
-
-def first_games(steps: Iterable[Step], games: int) -> Iterator[Step]:
-    """The steps up to the end of the first environment's `games`-th game."""
-    for step in steps:
-        yield step
-        games -= "episode" in step.infos[0]
-        if games <= 0:
-            return
 
 
 def evaluate(
@@ -162,7 +108,7 @@ def evaluate(
     num_envs = min(num_envs, episodes)
     name = protocol if isinstance(protocol, str) else protocol_name(protocol)
 
-    with _playing(policy, protocol, seed, num_envs, watch is not None, disturbance) as env:
+    with playing(policy, protocol, seed, num_envs, watch is not None, disturbance) as env:
         player = policy
         if isinstance(env, JitteredAtariVecEnv) and disturbance and disturbance.timespans:
             player = ToldTheTime(policy, env)
@@ -337,7 +283,7 @@ def record_trace(
 ) -> Trace:
     """Play the games that `record_video` plays, and keep all that the policy saw, felt and did."""
     player = Watched(policy)
-    with _playing(policy, protocol, seed, num_envs=1, render=True) as env:
+    with playing(policy, protocol, seed, num_envs=1, render=True) as env:
         steps = first_games(run_loop(player, env, deterministic), games)
         return trace(player, tqdm(steps, desc=policy.name, unit=" steps"))
 
@@ -351,52 +297,10 @@ def record_video(
     deterministic: bool = False,
 ) -> int:
     """Play `games` games alone, with a progress bar, into a video → the number of steps shown."""
-    with _playing(policy, protocol, seed, num_envs=1, render=True) as env:
+    with playing(policy, protocol, seed, num_envs=1, render=True) as env:
         steps = first_games(run_loop(policy, env, deterministic), games)
         frames = (picture for _, picture in pictures(steps))
         return write_video(path, tqdm(frames, desc=path.name, unit=" steps"))
-
-
-def rules_for(policy: SavedPolicy, protocol: str | AtariProtocol) -> AtariProtocol:
-    """The protocol's evaluation, with the frames that the policy sees at once."""
-    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
-    stack = policy.recipe.environment.frame_stack
-    return dataclasses.replace(rules, frame_stack=stack).evaluation()
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch keeps to one thread and draws its random numbers from `seed`. Those of the
-    caller go on afterwards as if nothing had been drawn."""
-    # Not torch.manual_seed, which would seed GPUs that are not forked here, too.
-    gpus = [device] if device.type == "cuda" else []
-    with one_thread(), torch.random.fork_rng(gpus, device_type="cuda"):
-        torch.default_generator.manual_seed(seed)
-        for gpu in gpus:
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def _playing(
-    policy: SavedPolicy,
-    protocol: str | AtariProtocol,
-    seed: int,
-    num_envs: int,
-    render: bool,
-    disturbance: Disturbance | None = None,
-) -> Iterator[AtariVecEnv]:
-    """Environments for a policy, its weights frozen, and torch `seeded`."""
-    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
-    if disturbance is not None:
-        env = disturbed(disturbance, game, num_envs, rules, seed)
-    else:
-        mode = "rgb_array" if render else None
-        env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
-    frozen = policy.network.circuit.frozen()
-    with contextlib.closing(env), seeded(seed, policy.device), frozen:
-        yield env
 
 
 def _counted_games(
@@ -426,17 +330,3 @@ def _counted_games(
             break
     speed = played / (time.perf_counter() - began)
     return Games([game for own in games for game in own], taken, speed)
-
-
-def check_writable(path: Path, option: str) -> None:
-    """Find out now, not after minutes of play."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror}); give another place: {option}"
-        ) from None

@@ -37,8 +37,8 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import check_writable, first_games, rules_for, run_loop, seeded
-from ncp_agents.files import replacing
+from ncp_agents.files import check_writable, replacing
+from ncp_agents.playing import first_games, rules_for, run_loop, seeded
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.torch.scan import scan_steps

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ncp_agents.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -53,3 +55,17 @@ def copy_files(sources: Iterable[Path], folder: Path) -> None:
     for source in sources:
         with replacing(folder / source.name) as temporary:
             shutil.copyfile(source, temporary)
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Find out now, not after minutes of play."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror}); give another place: {option}"
+        ) from None

@@ -21,7 +21,7 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import MOST_ENVS, Player, Step, rules_for, run_loop, seeded
+from ncp_agents.playing import MOST_ENVS, Player, Step, rules_for, run_loop, seeded
 from ncp_agents.rendering.keyboard import Human
 from ncp_agents.saved_policy import WEIGHTS, SavedPolicy, State
 

@@ -11,7 +11,8 @@ from test_rendering import decode
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import evaluate_command, first_games, record_trace, run_loop
+from ncp_agents.evaluation import evaluate_command, record_trace
+from ncp_agents.playing import first_games, run_loop
 from ncp_agents.recipe import Circuit, Recipe
 from ncp_agents.rendering.anatomy import MOST_LINES, ConductanceSynapses, anatomy
 from ncp_agents.rendering.brain import CIRCUIT, GAME, brain_frames

@@ -15,7 +15,7 @@ from ncp_agents.datasets.episodes import Demos
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import run_loop
+from ncp_agents.playing import run_loop
 from ncp_agents.recipe import Circuit, Cloning, Environment, Policy, Recipe
 from ncp_agents.run_folder import RunFolder
 

@@ -12,14 +12,8 @@ from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.disturbances import Disturbance, JitteredAtariVecEnv
 from ncp_agents.envs.protocol import PROTOCOLS, protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import (
-    ToldTheTime,
-    evaluate,
-    evaluate_command,
-    first_games,
-    protocol_name,
-    run_loop,
-)
+from ncp_agents.evaluation import ToldTheTime, evaluate, evaluate_command, protocol_name
+from ncp_agents.playing import first_games, run_loop
 from ncp_agents.recipe import Environment, Recipe
 from ncp_agents.saved_policy import SavedPolicy, build, find, load
 from ncp_agents.scores import read_scores

@@ -17,8 +17,8 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol, protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import first_games, run_loop
 from ncp_agents.export import export, export_command, state_size
+from ncp_agents.playing import first_games, run_loop
 from ncp_agents.recipe import Circuit, Policy, Recipe
 from ncp_agents.saved_policy import SavedPolicy, build, find, load
 

@@ -28,7 +28,7 @@ JOBS = {
 MAY_IMPORT = {
     "__init__": {"frameworks"},
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "frameworks": set(),
     "stopping": set(),
     "names": {"errors"},
@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "recipe": {"errors", "names", "envs", "datasets", "recipe"},
     "sb3": SB3,
     "saved_policy": SB3 | {"saved_policy"},
-    **{job: SB3 | JOBS | {"saved_policy"} for job in JOBS},
+    "playing": SB3 | {"saved_policy"},
+    **{job: SB3 | JOBS | {"saved_policy", "playing"} for job in JOBS},
     "convert": SB3 | PORTS | {"saved_policy", "convert"},
     "cli": SB3 | PORTS | JOBS | {"saved_policy", "convert", "cli"},
     "__main__": {"cli"},

@@ -13,7 +13,8 @@ import torch
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import evaluate_command, first_games, record_video, run_loop
+from ncp_agents.evaluation import evaluate_command, record_video
+from ncp_agents.playing import first_games, run_loop
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.pictures import CAPTION_HEIGHT, captioned, pictures
 from ncp_agents.rendering.video import write_video

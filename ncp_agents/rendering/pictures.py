@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-if TYPE_CHECKING:
-    from ncp_agents.evaluation import Step
+from ncp_agents.playing import Step
 
 CAPTION_HEIGHT = 12  # pixels of the screen: one line of Pillow's 6×11 bitmap font
 CAPTION_GREY = 200  # of 255

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from stable_baselines3.common.distributions import CategoricalDistribution
 
+from ncp_agents.playing import Step
 from ncp_agents.rendering.anatomy import gates
 from ncp_agents.rendering.screens import Screens
 from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.torch.sequence_layer import SequenceLayer
-
-if TYPE_CHECKING:
-    from ncp_agents.evaluation import Step
 
 
 class Thought(NamedTuple):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ncp_agents.errors import UserError
+from ncp_agents.playing import Step
 from ncp_agents.rendering import STEPS_PER_SECOND
 from ncp_agents.rendering.pictures import pictures
-
-if TYPE_CHECKING:
-    from ncp_agents.evaluation import Step
 
 
 class Window:

@@ -32,7 +32,8 @@ from throughput import environment_speed
 
 from ncp_agents.datasets.episodes import Demos
 from ncp_agents.envs.atari import AtariVecEnv
-from ncp_agents.evaluation import Step, evaluate
+from ncp_agents.evaluation import evaluate
+from ncp_agents.playing import Step
 from ncp_agents.recording import provenance, record
 from ncp_agents.saved_policy import SavedPolicy, find, load
 

@@ -1,0 +1,67 @@
+"""The command line: `ncp-agents train | record | clone | evaluate | …`, and the same as scripts.
+
+Options are the fields of dataclasses, read by tyro; a user's mistake is one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from ncp_agents.cli.clone import clone
+from ncp_agents.cli.convert import convert, export
+from ncp_agents.cli.evaluate import evaluate
+from ncp_agents.cli.parsing import SIGNALLED, USER_MISTAKE
+from ncp_agents.cli.record import record
+from ncp_agents.cli.show import plot, policies, report, wiring
+from ncp_agents.cli.train import train
+from ncp_agents.errors import UserError
+from ncp_agents.names import look_up
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "record": record,
+    "clone": clone,
+    "evaluate": evaluate,
+    "plot": plot,
+    "report": report,
+    "export": export,
+    "convert": convert,
+    "policies": policies,
+    "wiring": wiring,
+}
+
+USAGE = """usage: ncp-agents COMMAND [OPTIONS]
+
+  train POLICY      train a policy from its recipe, in a run folder
+  record POLICY     record a saved policy's games, or a person's, as demos
+  clone POLICY      clone a policy from demos
+  evaluate POLICY…  play whole games with saved policies, and report their scores
+  plot RUN…         draw the learning curves of runs
+  report POLICY…    write a saved policy's README.md from its recipe and scores
+  export POLICY     write a saved policy as an ONNX file
+  convert FILE FILE convert a layer between torch, Keras and MLX
+  policies          list the saved policies with their scores
+  wiring [POLICY]   draw a circuit: who feeds whom, and with what sign
+
+`ncp-agents COMMAND --help` explains each with its options."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command → exit code: 0, 1 (the work failed), 2 (the user's mistake), 128 + signal."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else USER_MISTAKE
+    if arguments[0] == "--version":
+        from ncp_agents import __version__
+
+        print(__version__)
+        return 0
+    try:
+        return look_up("command", arguments[0], COMMANDS)(arguments[1:])
+    except (UserError, OSError) as error:  # OSError: a full or unwritable disk
+        print(f"ncp-agents: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        return SIGNALLED + 2

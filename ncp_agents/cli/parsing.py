@@ -1,0 +1,60 @@
+"""From words to options: dataclasses read by tyro, a mistake told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import Recipe, read_recipe
+
+OUT_OF_ORDER = 1  # exit code where the work failed, not the user
+USER_MISTAKE = 2
+SIGNALLED = 128  # plus the signal's number, as shells report it
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: Sequence[str], command: str, default: T | None = None) -> T:
+    """tyro's reading of the arguments, with its boxed error cut down to one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if default is None:
+                return tyro.cli(kind, args=arguments, prog=f"ncp-agents {command}")
+            return tyro.cli(kind, args=arguments, prog=f"ncp-agents {command}", default=default)
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise UserError(_one_line(said.getvalue())) from None
+    except ValueError as error:  # of the outermost dataclass, which tyro lets through
+        raise UserError(str(error)) from None
+
+
+def _one_line(box: str) -> str:
+    """The first paragraph of tyro's box below its title, and the first option that it suggests."""
+    _, *lines = (line.strip("╭╮╰╯│| ") for line in box.splitlines())
+    paragraphs = [
+        " ".join(group)
+        for is_rule, group in itertools.groupby(lines, lambda line: set(line) <= set("─-"))
+        if not is_rule
+    ]
+    suggestion = re.search(r"Perhaps you meant:\W*(--[\w.-]+)", box)
+    return paragraphs[0] + (f"; did you mean {suggestion[1]}?" if suggestion else "")
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of a file, of a policy folder, or of a policy by name."""
+    from ncp_agents.saved_policy import RECIPE, find
+
+    path = Path(name)
+    if path.suffix == ".toml":
+        return read_recipe(path)
+    return read_recipe(find(name) / RECIPE)

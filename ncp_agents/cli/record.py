@@ -1,0 +1,88 @@
+"""`ncp-agents record`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from ncp_agents.cli.parsing import parse
+from ncp_agents.errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record whole games of a saved policy, or of a person, as demos, losslessly: one file a game.
+
+        ncp-agents record pong-cfc --episodes 20 --output demos/pong
+        ncp-agents record pong --human --output demos/mine
+
+    Killed at any moment, all finished games are there; --resume goes on.
+    """
+
+    policy: tyro.conf.Positional[str | None] = None  # folder or name; with --human a game
+    human: bool = False  # play yourself, in a window; needs the extra 'play'
+    output: Path | None = None  # folder of the demos; default demos/<policy>
+    episodes: int = 20  # whole games in all
+    protocol: Literal["v4", "v5"] = "v4"  # v5 has sticky actions (0.25)
+    deterministic: bool = False  # take the likeliest action instead of drawing one
+    epsilon: float = 0.0  # probability of a random action, for variety
+    temperature: float = 1.0  # above 1 draws actions more evenly
+    seed: int = 0  # of games and actions
+    num_envs: int | None = None  # games played side by side; default 16 at most
+    resume: bool = False  # add to the demos that are there
+    drop: str | None = None  # take this file, a damaged one, out of the demos, and end
+
+
+def record(arguments: Sequence[str]) -> int:
+    choice = parse(Record, arguments, "record")
+    if choice.output is None and choice.policy is None:
+        raise UserError("whose games? name a policy, such as pong-cfc; see ncp-agents policies")
+    output = choice.output or Path("demos") / Path(choice.policy or "").name
+
+    if choice.drop is not None:
+        from ncp_agents.datasets.episodes import Demos
+
+        Demos(output).drop(choice.drop)
+        return 0
+    if choice.policy is None:
+        raise UserError(f"whose games for {output}? name a policy, such as pong-cfc")
+
+    if choice.human:
+        for name in ("deterministic", "epsilon", "temperature", "num_envs"):
+            if getattr(choice, name) != getattr(Record, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} is of a policy's games, not a person's"
+                )
+
+        from ncp_agents.recording import record_by_hand
+
+        record_by_hand(
+            choice.policy,
+            output,
+            episodes=choice.episodes,
+            protocol=choice.protocol,
+            seed=choice.seed,
+            resume=choice.resume,
+        )
+        return 0
+
+    from ncp_agents.recording import record_command
+    from ncp_agents.saved_policy import find, load
+
+    record_command(
+        load(find(choice.policy)),
+        output,
+        episodes=choice.episodes,
+        protocol=choice.protocol,
+        seed=choice.seed,
+        num_envs=choice.num_envs,
+        deterministic=choice.deterministic,
+        epsilon=choice.epsilon,
+        temperature=choice.temperature,
+        resume=choice.resume,
+    )
+    return 0

@@ -1,0 +1,119 @@
+"""`ncp-agents policies | plot | report | wiring`: what is there, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import tyro
+
+from ncp_agents.cli.parsing import named_recipe, parse
+from ncp_agents.errors import UserError
+from ncp_agents.names import look_up
+from ncp_agents.recipe import Circuit
+
+
+@dataclass(frozen=True)
+class Policies:
+    """List the saved policies with their scores."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw the learning curves of runs, over steps and over minutes; seeds of one recipe together.
+
+    ncp-agents plot runs/pong-cfc-seed* runs/pong-ltc-seed1
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # folders
+    output: Path = Path("curves.png")  # the picture
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the README.md of saved policies, with pictures, from their recipe and scores.
+
+    ncp-agents report policies/pong-cfc
+    """
+
+    policies: tyro.conf.Positional[tuple[str, ...]]  # folders, or names as `policies` lists them
+
+
+@dataclass(frozen=True)
+class DrawWiring:
+    """Draw a circuit: layers in columns, excitatory and inhibitory synapses told apart.
+
+    ncp-agents wiring pong-cfc
+    ncp-agents wiring --circuit.units 28 --circuit.motor-neurons 4 --inputs 20
+    """
+
+    circuit: Circuit = field(default_factory=Circuit)
+    inputs: int = 16  # of the circuit; a policy's are its encoder's features
+    output: Path = Path("wiring.png")  # .png, .svg or .pdf
+
+
+def policies(arguments: Sequence[str]) -> int:
+    parse(Policies, arguments, "policies")
+
+    from rich.console import Console
+
+    from ncp_agents.zoo import policies_table
+
+    Console().print(policies_table())
+    return 0
+
+
+def plot(arguments: Sequence[str]) -> int:
+    choice = parse(Plot, arguments, "plot")
+
+    from ncp_agents.rendering.curve import draw_curves
+    from ncp_agents.run_folder import RunFolder
+
+    draw_curves([RunFolder.open(path) for path in choice.runs], choice.output)
+    print(f"picture: {choice.output}")
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    choice = parse(Report, arguments, "report")
+    if not choice.policies:
+        raise UserError("which policy? name one, such as pong-cfc; see ncp-agents policies")
+
+    from ncp_agents.report import write_report
+    from ncp_agents.saved_policy import find
+
+    for name in choice.policies:
+        print(*write_report(find(name)), sep="\n")
+    return 0
+
+
+def wiring(arguments: Sequence[str]) -> int:
+    """Draw a policy's wiring, or one given by options."""
+    base = DrawWiring()
+    if arguments and not arguments[0].startswith("-"):
+        policy, *arguments = arguments
+        recipe = named_recipe(policy)
+        base = DrawWiring(recipe.circuit, recipe.policy.features, Path(f"{recipe.name}-wiring.png"))
+    choice = parse(DrawWiring, arguments, "wiring [POLICY]", default=base)
+
+    from matplotlib.figure import Figure
+
+    from ncp_agents.files import replacing
+    from ncp_agents.wirings import wiring_from_config
+
+    config = choice.circuit.wiring_config()
+    if isinstance(config, int):
+        raise UserError("a dense circuit has no wiring to draw; choose one with --circuit.wiring")
+    try:
+        drawn = wiring_from_config(config)
+        drawn.build(choice.inputs)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    form = look_up("format", choice.output.suffix.lstrip(".") or "png", ("png", "svg", "pdf"))
+    figure = cast(Figure, drawn.draw().figure)
+    with replacing(choice.output) as temporary:
+        figure.savefig(temporary, format=form)
+    print(f"{drawn}\npicture: {choice.output}")
+    return 0

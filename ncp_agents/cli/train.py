@@ -1,0 +1,88 @@
+"""`ncp-agents train`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ncp_agents.cli.parsing import OUT_OF_ORDER, SIGNALLED, named_recipe, parse
+from ncp_agents.cli.show import policies
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy, from its recipe, into a run folder.
+
+    Name a policy (`ncp-agents train --list` shows them) or a recipe file. Every field of the recipe
+    is an option below, with the recipe's own value as default:
+
+        ncp-agents train pong-cfc --seed 2 --ppo.learning-rate 5e-4
+
+    Ctrl-C saves a checkpoint and ends; --resume goes on from it.
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    run: Path | None = None  # folder of the run; default runs/<name>-seed<seed>
+    resume: bool = False  # go on from the run folder's checkpoint; a longer --steps may be given
+    save: Path | None = None  # also put the trained policy here, such as policies/my-policy
+    list: bool = False  # show the policies that have a recipe, and end
+    threads: int = 0  # of torch while it learns; 0 takes one a core
+
+
+def train(arguments: Sequence[str]) -> int:
+    positional = bool(arguments) and not arguments[0].startswith("-")
+    first, options = (arguments[0], arguments[1:]) if positional else (None, arguments)
+    base = Recipe()
+    if first is not None:
+        base = named_recipe(first)
+    elif not {"-h", "--help", "--list"} & set(options):
+        raise UserError("which policy? name one, such as pong-cfc, or a recipe file; see --list")
+    choice = parse(Train, options, "train POLICY", default=Train(base))
+    if choice.list:
+        return policies([])
+
+    from ncp_agents.run_folder import RunFolder
+    from ncp_agents.sb3.sequence_ppo import NonFiniteError
+    from ncp_agents.torch.threads import use_threads
+    from ncp_agents.training import copy_policy, default_run
+    from ncp_agents.training import train as run_training
+
+    use_threads(choice.threads)
+    path = choice.run or default_run(choice.recipe)
+    if choice.resume:
+        # The run's own recipe is the default of every option now.
+        stored = RunFolder.open(path).recipe
+        recipe = parse(Train, options, "train POLICY", default=Train(stored)).recipe
+        if replace(stored, steps=recipe.steps) != recipe:
+            raise UserError(f"{path} has other settings than these; --resume takes only --steps")
+        run = RunFolder.reopen(path, recipe)
+    else:
+        recipe = choice.recipe
+        run = RunFolder.create(path, recipe)
+    try:
+        outcome = run_training(run, resume=choice.resume)
+    except NonFiniteError as error:
+        print(f"ncp-agents train: {error}", file=sys.stderr)
+        return OUT_OF_ORDER
+    done = outcome.counters
+    if outcome.stopped_by is not None:
+        print(
+            f"stopped at {done.steps:,} of {recipe.steps:,} steps, all saved; go on with: "
+            f"ncp-agents train {first} --run {path} --resume"
+        )
+        return SIGNALLED + outcome.stopped_by
+    print(
+        f"{done.steps:,} steps in {done.seconds / 60:.1f} minutes; policy {run.policy}, "
+        f"curve {run.curve}\nscore it: ncp-agents evaluate {run.policy}"
+    )
+    if choice.save is not None:
+        copy_policy(run, choice.save)
+        print(f"saved to {choice.save}")
+    return 0

@@ -1,0 +1,111 @@
+"""A player plays a game: one step at a time, for whoever counts, records or films."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.disturbances import Disturbance, disturbed
+from ncp_agents.envs.protocol import AtariProtocol
+from ncp_agents.envs.protocol import protocol as named_protocol
+from ncp_agents.saved_policy import SavedPolicy, State
+from ncp_agents.torch.threads import one_thread
+
+MOST_ENVS = 16  # games side by side; more gain little on few CPUs
+
+
+class Step(NamedTuple):
+    """One decision in each of B games: what the policy saw, did and got."""
+
+    observations: np.ndarray  # (B, C, H, W) uint8
+    episode_starts: np.ndarray  # (B,) bool: the state was forgotten before this step
+    actions: np.ndarray  # (B,)
+    state: State | None  # of the circuit, after this step
+    rewards: np.ndarray  # (B,) float32
+    dones: np.ndarray  # (B,) bool
+    infos: list[dict[str, Any]]  # B; a finished game's has "episode"
+    screens: list[np.ndarray] | None  # B of (H, W, 3), seen together with the observations
+
+
+class Player(Protocol):
+    """What can play: a `SavedPolicy`, or any model of stable-baselines3."""
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State | None]: ...
+
+
+def run_loop(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
+    """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
+    forgotten where a game starts. Who consumes the steps decides when to stop."""
+    observations = env.reset()
+    episode_starts = np.ones(env.num_envs, bool)
+    state = None
+    while True:
+        screens = list(env.get_images()) if env.render_mode else None
+        actions, state = player.predict(observations, state, episode_starts, deterministic)
+        env.step_async(actions)
+        following, rewards, dones, infos = env.step_wait()
+        yield Step(observations, episode_starts, actions, state, rewards, dones, infos, screens)
+        observations, episode_starts = following, dones
+
+
+def first_games(steps: Iterable[Step], games: int) -> Iterator[Step]:
+    """The steps up to the end of the first environment's `games`-th game."""
+    for step in steps:
+        yield step
+        games -= "episode" in step.infos[0]
+        if games <= 0:
+            return
+
+
+def rules_for(policy: SavedPolicy, protocol: str | AtariProtocol) -> AtariProtocol:
+    """The protocol's evaluation, with the frames that the policy sees at once."""
+    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    stack = policy.recipe.environment.frame_stack
+    return dataclasses.replace(rules, frame_stack=stack).evaluation()
+
+
+@contextlib.contextmanager
+def playing(
+    policy: SavedPolicy,
+    protocol: str | AtariProtocol,
+    seed: int,
+    num_envs: int,
+    render: bool,
+    disturbance: Disturbance | None = None,
+) -> Iterator[AtariVecEnv]:
+    """Environments for a policy, its weights frozen, and torch `seeded`."""
+    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
+    if disturbance is not None:
+        env = disturbed(disturbance, game, num_envs, rules, seed)
+    else:
+        mode = "rgb_array" if render else None
+        env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
+    frozen = policy.network.circuit.frozen()
+    with contextlib.closing(env), seeded(seed, policy.device), frozen:
+        yield env
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch keeps to one thread and draws its random numbers from `seed`. Those of the
+    caller go on afterwards as if nothing had been drawn."""
+    # Not torch.manual_seed, which would seed GPUs that are not forked here, too.
+    gpus = [device] if device.type == "cuda" else []
+    with one_thread(), torch.random.fork_rng(gpus, device_type="cuda"):
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
+        yield
