@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.files import check_writable
-from ncp_agents.playing import MOST_ENVS, Step, first_games, playing, rules_for, run_loop
+from ncp_agents.playing import MOST_ENVS, Step, envs_for, first_games, playing, rules_for, run_loop
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.brain import brain_frames
 from ncp_agents.rendering.page import check_page_path, write_page
@@ -88,8 +87,7 @@ def evaluate(
         seed: of environments and sampled actions. The same seed and num_envs give the same scores.
             torch's own random numbers are left as they were.
         deterministic: take the likeliest action each step instead of sampling one.
-        num_envs: games side by side; None takes up to 16, so that all play equally often as far as
-            that goes.
+        num_envs: games side by side; None takes `envs_for(episodes)`.
         on_game: told of each counted game as it ends.
         watch: gets the steps, with screens, and hands them on; the evaluation ends early where it
             stops, with the games finished so far. Not with a disturbance.
@@ -102,7 +100,7 @@ def evaluate(
     if episodes < 1:
         raise UserError(f"episodes is {episodes}, expected >= 1; usual is 30")
     if num_envs is None:
-        num_envs = math.ceil(episodes / math.ceil(episodes / MOST_ENVS))
+        num_envs = envs_for(episodes)
     if num_envs < 1:
         raise UserError(f"num_envs is {num_envs}, expected >= 1; usual is up to {MOST_ENVS}")
     num_envs = min(num_envs, episodes)
@@ -123,6 +121,7 @@ def evaluate(
         protocol=name,
         deterministic=deterministic,
         seed=seed,
+        num_envs=num_envs,
         returns=tuple(game.score for game in games),
         lengths=tuple(game.length for game in games),
         actions=dict(zip(meanings, actions.tolist(), strict=True)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,12 @@ from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.torch.threads import one_thread
 
 MOST_ENVS = 16  # games side by side; more gain little on few CPUs
+
+
+def envs_for(games: int) -> int:
+    """How many games to play side by side, up to 16, so that all environments play equally often as
+    far as that goes."""
+    return math.ceil(games / math.ceil(games / MOST_ENVS))
 
 
 class Step(NamedTuple):

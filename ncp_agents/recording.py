@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
@@ -21,7 +20,7 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
-from ncp_agents.playing import MOST_ENVS, Player, Step, rules_for, run_loop, seeded
+from ncp_agents.playing import MOST_ENVS, Player, Step, envs_for, rules_for, run_loop, seeded
 from ncp_agents.rendering.keyboard import Human
 from ncp_agents.saved_policy import WEIGHTS, SavedPolicy, State
 
@@ -111,7 +110,7 @@ def record(
         missing = episodes - done
         if missing <= 0:
             return
-        num_envs = min(missing, num_envs or math.ceil(missing / math.ceil(missing / MOST_ENVS)))
+        num_envs = min(missing, num_envs or envs_for(missing))
         mode = None
         if isinstance(player, Human):
             num_envs, mode = 1, "rgb_array"

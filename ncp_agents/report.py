@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, action_meanings
 from ncp_agents.envs.protocol import PROTOCOLS
 from ncp_agents.files import write_text
+from ncp_agents.playing import envs_for
 from ncp_agents.rendering.figures import save_figure
 from ncp_agents.rendering.scores_picture import draw_disturbances
 from ncp_agents.saved_policy import SavedPolicy, load
@@ -150,7 +151,9 @@ def _reproduce(policy: SavedPolicy, scores: Iterable[Scores]) -> str:
             continue  # one of Python's, which the command line cannot spell
         command = f"ncp-agents evaluate . --protocol {each.protocol}"
         command += " --deterministic" if each.deterministic else ""
-        command += f" --episodes {len(each.returns)} --seed {each.seed}"
+        games = len(each.returns)
+        command += f" --episodes {games} --seed {each.seed}"
+        command += f" --num-envs {each.num_envs}" if each.num_envs != envs_for(games) else ""
         sweeps = ways.setdefault(command, {})
         if each.disturbance is not None:
             strengths = sweeps.setdefault(each.disturbance.kind, [])

@@ -8,6 +8,7 @@ which, such as "v4-deterministic noise=0.1":
     protocol          "v4", or how it differs: "v4(max_frames=400)"
     deterministic     true: the likeliest action each step; false: actions are drawn
     seed              of the games and the drawn actions
+    num_envs          games played side by side; seed and num_envs together fix what is drawn
     disturbance       null, or {"kind": "noise", "strength": 0.1, "timespans": false}; what the
                       kinds are is in `ncp_agents.envs.disturbances`
     returns           each game's score, unclipped and undiscounted
@@ -89,6 +90,7 @@ class Scores:
     protocol: str
     deterministic: bool
     seed: int
+    num_envs: int
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
     actions: Mapping[str, int]
@@ -171,6 +173,7 @@ class Scores:
             ("protocol", (str,)),
             ("deterministic", (bool,)),
             ("seed", (int,)),
+            ("num_envs", (int,)),
             ("returns", (list,)),
             ("lengths", (list,)),
             ("actions", (dict,)),
@@ -195,6 +198,7 @@ class Scores:
             protocol=values["protocol"],
             deterministic=values["deterministic"],
             seed=values["seed"],
+            num_envs=values["num_envs"],
             returns=tuple(map(float, values["returns"])),
             lengths=tuple(values["lengths"]),
             actions=values["actions"],

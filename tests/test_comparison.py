@@ -112,7 +112,7 @@ def test_a_game_without_a_human_score_has_no_place_among_normalised_ones(tmp_pat
     drawn = []
     monkeypatch.setattr(scores_picture, "save_figure", lambda figure, _: drawn.append(figure))
     rows = [
-        (game, Scores(game, "v4", False, 0, (1.0, 3.0), (9, 9), {"NOOP": 18}))
+        (game, Scores(game, "v4", False, 0, 2, (1.0, 3.0), (9, 9), {"NOOP": 18}))
         for game in ("pong", "adventure")
     ]
     scores_picture.draw_comparison(rows, tmp_path / "scores.png")

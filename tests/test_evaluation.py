@@ -58,6 +58,7 @@ def test_every_environment_plays_its_quota(breakout):
     expected = games[0][:2] + games[1][:1]
     assert list(zip(result.returns, result.lengths, strict=True)) == expected
     assert sorted(counted) == sorted(expected)
+    assert (result.num_envs, result.seed) == (2, 8)
     assert sum(result.actions.values()) == sum(length for _, length in expected)
 
 

@@ -17,6 +17,7 @@ def scores(returns, **changes):
         "protocol": "v4",
         "deterministic": True,
         "seed": 3,
+        "num_envs": len(returns),
         "returns": returns,
         "lengths": (100,) * len(returns),
         "actions": {"NOOP": 300, "FIRE": 100},
@@ -68,6 +69,14 @@ def test_the_report_says_what_the_files_say(tmp_path):
     for line in text.splitlines():
         if line.startswith("!["):
             assert (folder / line.partition("(")[2].rstrip(")")).is_file()
+
+
+def test_the_command_tells_how_many_games_were_side_by_side(tmp_path):
+    folder = saved(tmp_path / "mine")
+    write_scores(folder / "scores.json", scores((1.0, 2.0, 3.0), num_envs=2))
+    write_report(folder)
+    text = (folder / "README.md").read_text()
+    assert "--episodes 3 --seed 3 --num-envs 2\n" in text
 
 
 def test_writing_again_changes_nothing(tmp_path):

@@ -29,6 +29,7 @@ def scores(returns=(1.0, 2.0, 3.0, 4.0), **changes):
         "protocol": "v4",
         "deterministic": False,
         "seed": 0,
+        "num_envs": len(returns),
         "returns": tuple(returns),
         "lengths": tuple(100 + i for i in range(len(returns))),
         "actions": {"NOOP": 300, "FIRE": 100},

@@ -57,8 +57,8 @@ def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
             (folder / "weights.safetensors").touch()
     one = tmp_path / "policies" / "one"
     write_text(one / "progress.csv", "steps,seconds\n1000,9\n2500000,5400\n")
-    scores = Scores("pong", "v4", False, 0, (1.0, 2.0, 3.0, 4.0), (9,) * 4, {"NOOP": 36})
-    noisy = Scores("pong", "v4", False, 0, (1.0,), (9,), {"NOOP": 9}, Disturbance("noise", 0.1))
+    scores = Scores("pong", "v4", False, 0, 4, (1.0, 2.0, 3.0, 4.0), (9,) * 4, {"NOOP": 36})
+    noisy = Scores("pong", "v4", False, 0, 1, (1.0,), (9,), {"NOOP": 9}, Disturbance("noise", 0.1))
     write_scores(one / "scores.json", scores)
     write_scores(one / "scores.json", noisy)
 
