@@ -1,5 +1,8 @@
 """The command line: help that teaches, mistakes in one line, exit codes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from ncp_agents.cli import main
@@ -37,6 +40,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, cap
     assert message in error
     assert len(error.splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "wrong.toml"]
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = [sys.executable, "-m", "ncp_agents", "policies"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + 13
 
 
 def test_resume_refuses_other_settings(tmp_path, capsys):

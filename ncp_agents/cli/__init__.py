@@ -5,6 +5,8 @@ Options are the fields of dataclasses, read by tyro; a user's mistake is one lin
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -49,7 +51,21 @@ USAGE = """usage: ncp-agents COMMAND [OPTIONS]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command → exit code: 0, 1 (the work failed), 2 (the user's mistake), 128 + signal."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output has gone, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        return SIGNALLED + 13  # SIGPIPE, which Windows does not have
+    except (UserError, OSError) as error:  # OSError: a full or unwritable disk
+        print(f"ncp-agents: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        return SIGNALLED + signal.SIGINT
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else USER_MISTAKE
@@ -58,10 +74,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    try:
-        return look_up("command", arguments[0], COMMANDS)(arguments[1:])
-    except (UserError, OSError) as error:  # OSError: a full or unwritable disk
-        print(f"ncp-agents: {error}", file=sys.stderr)
-        return USER_MISTAKE
-    except KeyboardInterrupt:
-        return SIGNALLED + 2
+    return look_up("command", arguments[0], COMMANDS)(arguments[1:])
