@@ -43,7 +43,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, cap
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    command = [sys.executable, "-m", "ncp_agents", "policies"]
+    command = [sys.executable, "-m", "ncp_agents", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
