@@ -54,7 +54,7 @@ class Player(Protocol):
 
 def run_loop(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
     """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
-    forgotten where a game starts. Who consumes the steps decides when to stop."""
+    forgotten after each `done`. Who consumes the steps decides when to stop."""
     observations = env.reset()
     episode_starts = np.ones(env.num_envs, bool)
     state = None

@@ -51,17 +51,16 @@ def episodes_of(steps: Iterable[Step], quotas: list[int]) -> Iterator[Episode]:
     """The first quotas[i] games of environment i, each as it ends. Taking the first games to end
     instead would favour short ones."""
     missing = list(quotas)
-    running: list[list[tuple[np.ndarray, int, float]]] = [[] for _ in quotas]
+    running: list[list[tuple[np.ndarray, int, float, bool]]] = [[] for _ in quotas]
     for step in steps:
         for i, info in enumerate(step.infos):
             if not missing[i]:
                 continue
             # A copy, because a view would keep the frames of all environments.
-            running[i].append(
-                (step.observations[i].copy(), int(step.actions[i]), float(step.rewards[i]))
-            )
+            obs, reset = step.observations[i].copy(), bool(step.episode_starts[i])
+            running[i].append((obs, int(step.actions[i]), float(step.rewards[i]), reset))
             if "episode" in info:
-                observations, actions, rewards = zip(*running[i], strict=True)
+                observations, actions, rewards, resets = zip(*running[i], strict=True)
                 running[i], missing[i] = [], missing[i] - 1
                 truncated = bool(info["TimeLimit.truncated"])
                 yield Episode(
@@ -70,6 +69,7 @@ def episodes_of(steps: Iterable[Step], quotas: list[int]) -> Iterator[Episode]:
                     rewards=np.array(rewards, np.float32),
                     terminated=not truncated,
                     truncated=truncated,
+                    resets=np.array(resets),
                 )
         if not any(missing):
             return

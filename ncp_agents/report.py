@@ -107,7 +107,8 @@ def _scores(scores: Sequence[Scores]) -> str:
     return (
         "## What it reaches\n\n"
         "Whole games with unclipped rewards, up to 30 no-ops and at most 108,000 frames. `v4` has "
-        "no sticky actions, `v5` has them with probability 0.25. Intervals are bootstrapped.\n\n"
+        "no sticky actions and lets the circuit forget where a life is lost, `v5` has them with "
+        "probability 0.25. Intervals are bootstrapped.\n\n"
         f"{_table(header, rows)}\n\n"
         f"*human*: 0 % is random play, 100 % a professional tester's ({HUMAN_SCORES_SOURCE}).\n\n"
         f"Actions taken:\n\n{taken.rstrip()}"

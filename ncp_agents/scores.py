@@ -268,7 +268,7 @@ def table(scores: Scores) -> Table:
 
 def comparison(rows: Iterable[tuple[str, Scores]]) -> Table:
     """A row for each policy and way of playing."""
-    result = Table("policy", box=box.SIMPLE_HEAD)
+    result = Table("policy", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     result.add_column("scored under", overflow="fold")
     for column in ("games", "mean", f"{percent(CONFIDENCE)} interval", "IQM", "human"):
         result.add_column(column, justify="right")

@@ -33,8 +33,9 @@ def policies_table() -> Group:
         about.add_row(name, *_about(recipe, folder, scores.get("v4")))
         rows += [(name, each) for each in scores.values()]
     about.caption = (
-        "v4: mean return, actions drawn; LSTM: v4 of recurrent PPO that sees one frame, 10M "
-        "steps, as published; – where nothing is known"
+        "steps, hours: with those of the policies that it went on from; v4: mean return, actions "
+        "drawn; LSTM: v4 of recurrent PPO that sees one frame, 10M steps, as published; – where "
+        "nothing is known"
     )
     return Group(about, comparison(rows))
 
@@ -48,18 +49,33 @@ def _scores(folder: Path) -> dict[str, Scores]:
 
 def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
     game = recipe.environment.game
-    rows = read_progress(folder / PROGRESS)
+    steps, hours = _training(recipe, folder)
     published = RECURRENT_PPO_SCORES.get(game)
     trained = (folder / WEIGHTS).exists()
     return [
         game,
         f"{recipe.circuit.units} {recipe.circuit.cell}",
         f"{sum(p.numel() for p in build(recipe).parameters()):,}",
-        f"{recipe.steps / 1e6:.3g}M" if trained else "none",
-        f"{rows[-1]['seconds'] / 3600:.1f}" if rows else "–",
+        f"{steps / 1e6:.3g}M" if trained else "none",
+        f"{hours:.1f}" if hours else "–",
         number(scores.mean) if scores else "–",
         _with_spread(*published) if published else "–",
     ]
+
+
+def _training(recipe: Recipe, folder: Path) -> tuple[int, float | None]:
+    """Steps and hours, with those of the policies that it went on from; None hours where one of
+    them kept no progress."""
+    known, steps, hours = zoo(), 0, []
+    while True:
+        rows = read_progress(folder / PROGRESS)
+        steps += recipe.steps
+        hours.append(rows[-1]["seconds"] / 3600 if rows else None)
+        # Each is taken once: a policy may have been trained anew, from one that went on from it.
+        before = known.pop(recipe.start, None)
+        if before is None or before == folder:
+            return steps, None if None in hours else sum(hours)
+        recipe, folder = read_recipe(before / RECIPE), before
 
 
 def _with_spread(mean: float, std: float) -> str:

@@ -19,12 +19,15 @@ if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
 game = AtariVectorEnv(about["game"], num_envs=1, **json.loads(about["emulator"]))
-observation, _ = game.reset(seed=np.array([int(*sys.argv[2:]) if sys.argv[2:] else 0]))
+forgets = json.loads(about["protocol"])["life_loss"]  # where a life is lost
+observation, info = game.reset(seed=np.array([int(*sys.argv[2:]) if sys.argv[2:] else 0]))
 state = np.zeros((1, session.get_inputs()[1].shape[-1]), np.float32)
-over, score, steps = np.array([True]), 0.0, 0
-while steps == 0 or not over[0]:
-    inputs = {"observation": observation, "state": state, "reset": over}
+over, reset, score, steps = False, np.array([True]), 0.0, 0
+while not over:
+    inputs = {"observation": observation, "state": state, "reset": reset}
     logits, _, state = map(np.asarray, session.run(None, inputs))
-    observation, reward, terminated, truncated, _ = game.step(logits.argmax(-1))
-    over, score, steps = terminated | truncated, score + reward[0], steps + 1
+    before = info["lives"]
+    observation, reward, terminated, truncated, info = game.step(logits.argmax(-1))
+    over, score, steps = (terminated | truncated)[0], score + reward[0], steps + 1
+    reset = forgets & (info["lives"] > 0) & (info["lives"] < before)
 print(f"{about['policy']} plays {about['game']}: score {score:g} after {steps} steps")

@@ -13,7 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecFrameStack
 
 from ncp_agents.envs import AtariVecEnv
-from ncp_agents.envs.protocol import PROTOCOLS, protocol
+from ncp_agents.envs.protocol import protocol
 from ncp_agents.names import UnknownNameError
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
@@ -86,8 +86,8 @@ def test_five_lives_make_one_game_of_breakout():
 
 
 def test_a_lost_life_does_not_disturb_the_game():
-    lives = AtariVecEnv("breakout", 4, protocol("v4", clip_rewards=False), seed=1)
-    whole = AtariVecEnv("breakout", 4, PROTOCOLS["v4"].evaluation(), seed=1)
+    lives = AtariVecEnv("breakout", 4, "v4", seed=1)
+    whole = AtariVecEnv("breakout", 4, protocol("v4", life_loss=False), seed=1)
     np.testing.assert_array_equal(lives.reset(), whole.reset())
 
     done_count = np.zeros(2, int)

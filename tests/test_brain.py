@@ -47,7 +47,7 @@ def test_a_trace_is_the_game_that_the_policy_plays(policy, played):
         steps = list(first_games(run_loop(policy, env), 2))
     assert len(played) == len(steps) == len(played.screens) == 80
     np.testing.assert_array_equal(played.actions, [step.actions[0] for step in steps])
-    np.testing.assert_array_equal(played.starts, [step.episode_starts[0] for step in steps])
+    np.testing.assert_array_equal(played.resets, [step.episode_starts[0] for step in steps])
     np.testing.assert_array_equal(played.rewards, [step.rewards[0] for step in steps])
     states = np.stack([step.state[0][0, 0] for step in steps])
     np.testing.assert_allclose(played.state, states, rtol=1e-5, atol=1e-6)
@@ -59,7 +59,7 @@ def test_a_trace_is_the_game_that_the_policy_plays(policy, played):
     zero = torch.zeros(1, 1, 64)
     with torch.no_grad():
         seen, _ = network.obs_to_tensor(observations)
-        starts = torch.as_tensor(played.starts, dtype=torch.float32)
+        starts = torch.as_tensor(played.resets, dtype=torch.float32)
         distribution, values, _ = network.distribution_and_values(seen, (zero, zero), starts)
     np.testing.assert_allclose(
         played.probabilities, distribution.distribution.probs, rtol=1e-4, atol=1e-6
@@ -68,14 +68,14 @@ def test_a_trace_is_the_game_that_the_policy_plays(policy, played):
 
 
 def test_a_game_starts_from_nothing(played):
-    first = np.flatnonzero(played.starts)
+    first = np.flatnonzero(played.resets)
     assert len(first) == 2
     assert not played.before[first].any()
     np.testing.assert_array_equal(played.before[1 : first[1]], played.state[: first[1] - 1])
 
 
 def test_returns_are_scores_of_their_own_games(played):
-    cut = int(np.flatnonzero(played.starts)[1])
+    cut = int(np.flatnonzero(played.ends)[0]) + 1
     changed = dataclasses.replace(played, rewards=np.where(np.arange(80) % 7 == 0, 1.0, 0.0))
     np.testing.assert_array_equal(changed.returns[:cut], np.cumsum(changed.rewards[:cut]))
     np.testing.assert_array_equal(changed.returns[cut:], np.cumsum(changed.rewards[cut:]))

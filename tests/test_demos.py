@@ -40,7 +40,8 @@ def episode(steps: int, seed: int = 0, first: int = 0) -> Episode:
     obs = random.integers(0, 255, (steps, 4, 4, 1), np.uint8)
     obs[:, 0, 0, 0] = (first + np.arange(steps)) % 256
     rewards = random.integers(-1, 2, steps).astype(np.float32)
-    return Episode(obs, (first + np.arange(steps)) % 6, rewards, True, False)
+    resets = np.arange(steps) % 12 == 0  # a life is 12 steps long
+    return Episode(obs, (first + np.arange(steps)) % 6, rewards, True, False, resets)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_what_was_written_is_read_bit_for_bit(demos):
 def test_numpy_reads_the_files_without_pickle(demos):
     with np.load(demos.path / "episode_000001.npz", allow_pickle=False) as arrays:
         assert arrays["obs"].shape == (20, 4, 4, 1)
-        assert set(arrays) == {"obs", "actions", "rewards", "terminated", "truncated"}
+        assert set(arrays) == {*vars(episode(20))}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,8 @@ def test_a_recorder_sees_what_others_recorded_since(demos):
     ],
 )
 def test_what_is_no_game_is_not_written(demos, change, message):
-    change = {"rewards": np.zeros(len(change["actions"]), np.float32), **change}
+    steps = len(change["actions"])
+    change = {"rewards": np.zeros(steps, np.float32), "resets": np.ones(steps, bool), **change}
     with pytest.raises(ValueError, match=message):
         demos.append(replace(episode(7, 0), **change))
     assert len(Demos(demos.path).entries) == 3
@@ -225,12 +227,15 @@ def test_any_model_of_stable_baselines3_can_be_recorded(algorithm, tmp_path):
 
 
 def test_returns_by_hand():
-    returns = discounted_returns(np.array([0.0, 3.0, 0.0, -5.0]), 0.5)
+    rewards = np.array([0.0, 3.0, 0.0, -5.0])
+    returns = discounted_returns(rewards, np.array([True, False, False, False]), 0.5)
     np.testing.assert_allclose(returns, [0.5 - 0.125, 1 - 0.25, -0.5, -1.0])
+    returns = discounted_returns(rewards, np.array([True, False, True, False]), 0.5)
+    np.testing.assert_allclose(returns, [0.5, 1.0, -0.5, -1.0])
 
 
 @pytest.mark.parametrize(("streams", "length"), [(1, 5), (3, 4), (4, 100), (99, 1)])
-def test_pieces_hold_every_step_once_and_say_where_games_start(demos, streams, length):
+def test_pieces_hold_every_step_once_and_say_where_lives_start(demos, streams, length):
     games = [Games(demos, (2, 0, 1))]
     seen, starts = [], 0
     for piece in pieces(games, streams, length, 0.99):
@@ -238,11 +243,13 @@ def test_pieces_hold_every_step_once_and_say_where_games_start(demos, streams, l
         seen.append(piece.obs[piece.counts][:, 0, 0, 0] * 1000.0 + piece.actions[piece.counts])
         starts += int(piece.resets.sum())
         assert (piece.resets <= piece.counts).all()
-        # A game's first step is the one that its frame says.
-        assert (piece.obs[piece.resets][:, 0, 0, 0] == 0).all()
+        # A life's first step is the one that its frame says.
+        np.testing.assert_array_equal(
+            piece.resets[piece.counts], piece.obs[piece.counts][:, 0, 0, 0] % 12 == 0
+        )
     expected = [np.arange(n) * 1000.0 + np.arange(n) % 6 for n in (7, 20, 13)]
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(np.concatenate(expected)))
-    assert starts == 3
+    assert starts == 5
 
 
 def test_recorded_games_are_the_games(tmp_path):
@@ -406,3 +413,25 @@ def test_a_dataset_refuses_with_the_remedy(demos, call, message):
 def test_packing_keeps_to_one_percent_for_pong():
     obs = AtariCloningDataset("pong").source.read(0)
     assert len(pack(obs)) < 0.01 * obs.obs.nbytes
+
+
+def test_lost_lives_are_recorded(tmp_path):
+    rules = protocol("v4", max_frames=2000).evaluation()
+    demos = Demos.create(tmp_path, Provenance("breakout", rules, {"policy": "breakout-cfc"}))
+    list(record(load(find("breakout-cfc")), demos, 1, epsilon=1.0))
+    resets = demos.read(0).resets
+    assert resets[0]
+    assert resets.sum() == 5
+
+
+def test_demos_from_before_lives_were_kept_are_read():
+    whole = episode(30)
+    arrays = {name: value for name, value in vars(whole).items() if name != "resets"}
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    assert np.flatnonzero(unpack(file.getvalue()).resets).tolist() == [0]
+
+
+def test_resets_that_leave_out_the_games_start_are_refused():
+    with pytest.raises(ValueError, match="resets leave out the first step"):
+        replace(episode(30), resets=np.zeros(30, bool))

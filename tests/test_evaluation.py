@@ -13,7 +13,7 @@ from ncp_agents.envs.disturbances import Disturbance, JitteredAtariVecEnv
 from ncp_agents.envs.protocol import PROTOCOLS, protocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import ToldTheTime, evaluate, evaluate_command, protocol_name
-from ncp_agents.playing import first_games, run_loop
+from ncp_agents.playing import first_games, rules_for, run_loop
 from ncp_agents.recipe import Environment, Recipe
 from ncp_agents.saved_policy import SavedPolicy, build, find, load
 from ncp_agents.scores import read_scores
@@ -133,11 +133,13 @@ def test_the_frame_stack_is_the_policys():
     assert result.protocol == "v4(max_frames=100)"
 
 
-def test_state_is_handed_on_and_reset_where_a_game_starts(breakout):
-    env = AtariVecEnv("breakout", 2, PROTOCOLS["v4"].evaluation(), seed=3)
+@pytest.mark.parametrize(("name", "forgets"), [("v4", True), ("v5", False)])
+def test_state_is_handed_on_and_reset_where_a_game_or_in_v4_a_life_starts(breakout, name, forgets):
+    env = AtariVecEnv("breakout", 2, rules_for(breakout, name), seed=3)
     before = None
-    starts = carried_on = 0
+    starts = carried_on = games = 0
     for number, step in enumerate(itertools.islice(run_loop(breakout, env), 600)):
+        games += sum("episode" in info for info in step.infos)
         states = step.state[0]
         assert step.episode_starts.all() or number
         for i in range(2):
@@ -155,7 +157,8 @@ def test_state_is_handed_on_and_reset_where_a_game_starts(breakout):
                 assert np.abs(states[:, i] - fresh).max() > 1e-3
                 carried_on += 1
         before = step.state
-    assert starts >= 4
+    assert games >= 2
+    assert starts > 3 * games if forgets else games <= starts <= games + 2
     assert carried_on >= 10
 
 
@@ -189,6 +192,7 @@ def test_watching_can_end_early(pong):
     [
         (PROTOCOLS["v4"], "v4"),
         (PROTOCOLS["v5"].evaluation(), "v5"),
+        (protocol("v4", life_loss=False), "v4(life_loss=False)"),
         (protocol("v4", frame_stack=4), "v4"),
         (SHORT, "v4(max_frames=100)"),
         (protocol("v5", noop_max=0), "v5(noop_max=0)"),

@@ -250,7 +250,8 @@ def written(path: Path, stack: int = 1, **changes) -> Demos:
         obs = random.integers(0, 256, (steps, 84, 84, stack), np.uint8)
         rewards = random.normal(size=steps).astype(np.float32)
         actions = random.integers(0, 6, steps)
-        demos.append(Episode(obs, actions, rewards, terminated, truncated))
+        resets = np.arange(steps) % 4 == 0
+        demos.append(Episode(obs, actions, rewards, terminated, truncated, resets))
     return demos
 
 

@@ -27,17 +27,13 @@ def test_v5_trains_on_whole_games_with_sticky_actions():
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_evaluation_changes_only_lives_and_clipping(name):
+def test_evaluation_changes_only_clipping(name):
     training = PROTOCOLS[name]
     evaluation = training.evaluation()
 
-    assert not evaluation.life_loss
     assert not evaluation.clip_rewards
     assert (evaluation.noop_max, evaluation.max_frames) == (30, 108_000)
-    restored = dataclasses.replace(
-        evaluation, life_loss=training.life_loss, clip_rewards=training.clip_rewards
-    )
-    assert restored == training
+    assert dataclasses.replace(evaluation, clip_rewards=training.clip_rewards) == training
 
 
 def test_overrides_change_what_they_name():

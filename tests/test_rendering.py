@@ -19,7 +19,7 @@ from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.pictures import CAPTION_HEIGHT, captioned, pictures
 from ncp_agents.rendering.video import write_video
 from ncp_agents.rendering.window import Window
-from ncp_agents.saved_policy import SavedPolicy, build
+from ncp_agents.saved_policy import SavedPolicy, build, find, load
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -131,17 +131,30 @@ def test_a_video_of_two_games(policy, tmp_path):
     assert np.abs(shown.astype(int) - screen[::-1]).mean() > 10  # of another picture
 
 
-def test_pictures_count_score_and_games(policy):
-    env = AtariVecEnv("pong", 1, protocol("v4", max_frames=600), seed=3, render_mode="rgb_array")
-    score, game, seen = 0.0, 1, set()
-    for step, picture in pictures(first_games(run_loop(policy, env), 2)):
+@pytest.mark.parametrize(
+    ("name", "frames", "expected_scores"),
+    [
+        ("pong", 600, {(1, 0.0), (1, -1.0), (2, 0.0), (2, -1.0)}),
+        ("breakout", 2000, {(1, 0), (2, 0)}),
+    ],
+)
+def test_pictures_count_score_and_games(policy, name, frames, expected_scores):
+    """In Breakout lives are lost meanwhile, which are no games."""
+    rules = protocol("v4", max_frames=frames)
+    env = AtariVecEnv(name, 1, rules, seed=3, render_mode="rgb_array")
+    player = policy if name == "pong" else load(find("breakout-cfc"))
+    score, game, seen, lost = 0.0, 1, set(), 0
+    for step, picture in pictures(first_games(run_loop(player, env), 2)):
         score += step.rewards[0]
         seen.add((game, score))
         expected = captioned(step.screens[0], f"game {game}  score {score:.0f}")
         np.testing.assert_array_equal(picture, expected)
-        if step.dones[0]:
+        if "episode" in step.infos[0]:
             score, game = 0.0, game + 1
-    assert {(1, 0.0), (1, -1.0), (2, 0.0), (2, -1.0)} <= seen
+        else:
+            lost += step.dones[0]
+    assert expected_scores <= seen
+    assert bool(lost) == (name == "breakout")
 
 
 def test_captions_differ_and_leave_the_screen_alone():

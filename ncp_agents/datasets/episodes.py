@@ -55,13 +55,19 @@ class Episode:
     """(T,) float32, unclipped."""
     terminated: bool
     truncated: bool
+    resets: np.ndarray = None  # type: ignore[assignment]
+    """(T,) bool: before this step the player forgets, as the game starts or, where the protocol
+    reports lost lives, a life. Unless given, at the first step only."""
 
     def __post_init__(self) -> None:
         steps = len(self.obs) if self.obs.ndim else 0
+        if self.resets is None:
+            object.__setattr__(self, "resets", np.arange(steps) == 0)
         for name, dimensions, dtype in (
             ("obs", 4, np.uint8),
             ("actions", 1, np.int64),
             ("rewards", 1, np.float32),
+            ("resets", 1, np.bool_),
         ):
             array: np.ndarray = getattr(self, name)
             if array.ndim != dimensions or array.dtype != dtype or len(array) != steps:
@@ -69,6 +75,8 @@ class Episode:
                     f"{name} is {array.dtype} of shape {array.shape}, expected "
                     f"{np.dtype(dtype)} of {dimensions} dimensions and {steps} steps"
                 )
+        if not self.resets[:1].all():
+            raise ValueError("resets leave out the first step, where the game starts")
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -266,6 +274,8 @@ def unpack(
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = ARRAYS if scored else ("obs", "actions")
+            if scored and "resets.npy" not in archive.namelist():  # older demos
+                names = names[:-1]
             arrays = _arrays(archive, names, most_steps, step_bytes)
     except NO_ARCHIVE as error:
         raise ValueError(f"no archive of arrays ({error})") from None
@@ -278,6 +288,7 @@ def unpack(
         rewards=rewards,
         terminated=bool(arrays.get("terminated", False)),
         truncated=bool(arrays.get("truncated", False)),
+        resets=arrays.get("resets"),  # type: ignore[arg-type]
     )
 
 

@@ -151,6 +151,7 @@ def _buffer(episode: Episode) -> EpisodeBuffer:
         rewards=episode.rewards,  # type: ignore[arg-type]
         terminations=ends[0],  # type: ignore[arg-type]
         truncations=ends[1],  # type: ignore[arg-type]
+        infos={"resets": np.append(episode.resets, False)},
     )
 
 
@@ -161,10 +162,15 @@ def _ours(source: minari.MinariDataset, there: Any) -> tuple[Provenance, Iterato
         provenance = Provenance(there["game"], protocol, dict(there["player"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{source.id}: its {OURS!r} metadata is damaged ({error})") from None
-    return provenance, (
-        _episode(source, theirs, np.asarray(theirs.observations)[:-1], theirs.actions)
-        for theirs in _games(source)
-    )
+
+    def episodes() -> Iterator[Episode]:
+        for theirs in _games(source):
+            resets = (theirs.infos or {}).get("resets")  # those of older demos are not kept
+            obs = np.asarray(theirs.observations)[:-1]
+            own = None if resets is None else resets[:-1]
+            yield _episode(source, theirs, obs, theirs.actions, resets=own)
+
+    return provenance, episodes()
 
 
 def _raw(
@@ -296,6 +302,7 @@ def _episode(
     obs: np.ndarray,
     actions: np.ndarray,
     starts: np.ndarray | None = None,
+    resets: np.ndarray | None = None,
 ) -> Episode:
     """An episode of demos, with the rewards of the steps that begin at `starts` summed."""
     rewards = theirs.rewards if starts is None else np.add.reduceat(theirs.rewards, starts)
@@ -306,6 +313,7 @@ def _episode(
             rewards=np.asarray(rewards, np.float32),
             terminated=bool(theirs.terminations[-1]),
             truncated=bool(theirs.truncations[-1]),
+            resets=resets,  # type: ignore[arg-type]
         )
     except ValueError as error:
         raise UserError(f"{source.id}, episode {theirs.id}: {error}") from None

@@ -25,9 +25,9 @@ class Piece(NamedTuple):
     actions: np.ndarray
     """(B, L) int64"""
     returns: np.ndarray
-    """(B, L) float32: the discounted rewards, as -1, 0 or 1, from each step to the game's end."""
+    """(B, L) float32: the discounted rewards, as -1, 0 or 1, from each step to the next reset."""
     resets: np.ndarray
-    """(B, L) bool: a game starts with this step."""
+    """(B, L) bool: a game starts with this step, or a life, see `Episode.resets`."""
     counts: np.ndarray
     """(B, L) bool: False where a stream has ended."""
 
@@ -39,11 +39,12 @@ class Games(NamedTuple):
     indices: Sequence[int]
 
 
-def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
-    """rewards (T,) → what PPO's critic learns: their signs' discounted sums to the end, (T,)."""
-    signs = np.sign(rewards)[::-1].astype(float)
-    returns = np.asarray(lfilter([1.0], [1.0, -gamma], signs))
-    return returns[::-1].astype(np.float32)
+def discounted_returns(rewards: np.ndarray, resets: np.ndarray, gamma: float) -> np.ndarray:
+    """rewards (T,), resets (T,) bool → what PPO's critic learns: the discounted sums (T,) of the
+    rewards' signs, each to the step before the next reset."""
+    lives = np.split(np.sign(rewards).astype(float), np.flatnonzero(resets)[1:])
+    backward = (np.asarray(lfilter([1.0], [1.0, -gamma], life[::-1])) for life in lives)
+    return np.concatenate([returns[::-1] for returns in backward]).astype(np.float32)
 
 
 def pieces(
@@ -95,29 +96,29 @@ class _Reader:
         self.episode: Episode | None = None
         self.returns = np.empty(0, np.float32)
 
-    def read(self, length: int) -> tuple[list[tuple[np.ndarray, ...]], list[int]]:
-        """Parts of obs, actions and returns, of `length` steps together at most, and where games
-        start."""
-        parts, games = [], []
+    def read(self, length: int) -> list[tuple[np.ndarray, ...]]:
+        """Parts of obs, actions, returns and resets, of `length` steps together at most."""
+        parts = []
         done = 0
         while done < length and self.at < self.end:
             number = int(np.searchsorted(self.starts, self.at, "right")) - 1
             if number != self.number:
                 demos, index = self.order[number]
                 self.number, self.episode = number, demos.read(index)
-                self.returns = discounted_returns(self.episode.rewards, self.gamma)
+                self.returns = discounted_returns(
+                    self.episode.rewards, self.episode.resets, self.gamma
+                )
             assert self.episode is not None
             first = self.at - int(self.starts[number])
             last = min(first + length - done, len(self.episode), first + self.end - self.at)
             steps = slice(first, last)
+            game = self.episode
             parts.append(
-                (self.episode.obs[steps], self.episode.actions[steps], self.returns[steps])
+                (game.obs[steps], game.actions[steps], self.returns[steps], game.resets[steps])
             )
-            if first == 0:
-                games.append(done)
             done += last - first
             self.at += last - first
-        return parts, games
+        return parts
 
 
 def _piece(readers: list[_Reader], length: int) -> Piece:
@@ -127,18 +128,18 @@ def _piece(readers: list[_Reader], length: int) -> Piece:
     returns = np.zeros((len(readers), length), np.float32)
     frames: np.ndarray | None = None
     for row, reader in enumerate(readers):
-        parts, games = reader.read(length)
+        parts = reader.read(length)
         if not parts:
             continue
-        obs, played, returned = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+        obs, played, returned, began = (np.concatenate(kind) for kind in zip(*parts, strict=True))
         whole = np.moveaxis(obs, -1, 1)
         if frames is None:
             frames = np.zeros((len(readers), length, *whole.shape[1:]), np.uint8)
         frames[row, : len(whole)] = whole
         actions[row, : len(whole)] = played
         returns[row, : len(whole)] = returned
+        resets[row, : len(whole)] = began
         counts[row, : len(whole)] = True
-        resets[row, games] = True
     if frames is None:  # past the end of all streams
         frames = np.zeros((len(readers), length, 0, 0, 0), np.uint8)
     return Piece(frames, actions, returns, resets, counts)

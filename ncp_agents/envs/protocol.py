@@ -26,7 +26,7 @@ class AtariProtocol:
     frame_stack: int = 1  # >= 1: last frames shown at once; recurrent policies need 1
     frame_size: int = 84  # >= 1: pixels on each side of the frame shown
     noop_max: int = 30  # >= 0: a game starts with a random number of no-ops below this
-    life_loss: bool = False  # a lost life is reported as done; the game itself goes on
+    life_loss: bool = False  # a lost life is reported as done, so memory ends; the game goes on
     clip_rewards: bool = False  # the agent gets each step's reward as -1, 0 or 1
     fire_on_reset: bool = False  # a game starts with FIRE for one frame, where it has FIRE
     full_action_space: bool = False  # all 18 actions instead of those the game uses
@@ -53,8 +53,9 @@ class AtariProtocol:
                 )
 
     def evaluation(self) -> "AtariProtocol":
-        """The same game, scored: whole games instead of lives, rewards unclipped."""
-        return dataclasses.replace(self, life_loss=False, clip_rewards=False)
+        """The same game, scored: rewards unclipped. Scores are of whole games in any case; a life
+        that is lost still ends what a recurrent agent remembers, as it did in training."""
+        return dataclasses.replace(self, clip_rewards=False)
 
 
 PROTOCOLS: dict[str, AtariProtocol] = {

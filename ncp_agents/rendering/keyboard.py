@@ -86,6 +86,7 @@ class Human:
         self.score = 0.0
         self.last_score: float | None = None  # of the game before
         self.env: AtariVecEnv | None = None
+        self._between = True  # games: the next one waits until the person is ready
         # Keys, in the order in which they went down.
         self._held: dict[str, None] = {}
         self._pressed: dict[str, None] = {}  # since the last step, even if let go again
@@ -100,13 +101,14 @@ class Human:
         self.env = env
         while True:
             game: list[Step] = []
-            self.score = 0.0
+            self.score, self._between = 0.0, True
             try:
                 for step in run_loop(self, env):
                     game.append(step._replace(screens=None))
                     self.score += float(step.rewards[0])
                     if "episode" in step.infos[0]:
                         self.kept, self.last_score, self.score = self.kept + 1, self.score, 0.0
+                        self._between = True
                         yield from game
                         game = []
             except _Restart:
@@ -126,7 +128,8 @@ class Human:
     ) -> tuple[np.ndarray, State | None]:
         """Show the screen, wait for the next step's time → the action (1,) whose keys are held, or
         were pressed since the last step."""
-        if episode_start is None or episode_start[0]:
+        if self._between:
+            self._between = False
             before = "" if self.last_score is None else f"Kept, score {self.last_score:g}. "
             self._wait(before + "Press an arrow or space to start", KEYS)
         self._show()

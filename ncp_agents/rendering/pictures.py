@@ -30,7 +30,7 @@ def pictures(steps: Iterable[Step]) -> Iterator[tuple[Step, np.ndarray]]:
             )
         score += float(step.rewards[0])
         yield step, captioned(step.screens[0], f"game {game}  score {score:g}")
-        if step.dones[0]:
+        if "episode" in step.infos[0]:
             game, score = game + 1, 0.0
 
 

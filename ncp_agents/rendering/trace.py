@@ -81,7 +81,8 @@ class Trace:
     values: np.ndarray  # (T,) float32, of the clipped and discounted rewards to come
     actions: np.ndarray  # (T,) int64
     rewards: np.ndarray  # (T,) float32, unclipped
-    starts: np.ndarray  # (T,) bool: the first step of a game
+    resets: np.ndarray  # (T,) bool: memory starts here, with a game or with a life
+    ends: np.ndarray  # (T,) bool: the last step of a game
 
     def __len__(self) -> int:
         return len(self.values)
@@ -96,10 +97,8 @@ class Trace:
     @property
     def returns(self) -> np.ndarray:
         """(T,): the game's score, with this step's reward in it."""
-        total = np.cumsum(self.rewards, dtype=np.float64)
-        first = np.flatnonzero(self.starts)
-        before = total[first] - self.rewards[first]
-        return total - before[np.cumsum(self.starts) - 1]
+        games = np.split(self.rewards, np.flatnonzero(self.ends) + 1)
+        return np.concatenate([np.cumsum(game, dtype=np.float64) for game in games])
 
 
 def trace(player: Watched, steps: Iterable[Step]) -> Trace:
@@ -118,11 +117,12 @@ def trace(player: Watched, steps: Iterable[Step]) -> Trace:
         assert player.thought is not None
         screens.append(step.screens[0])
         own = (part[0] for part in player.thought)
-        rows.append((*own, step.actions[0], step.rewards[0], step.episode_starts[0]))
+        ends = "episode" in step.infos[0]
+        rows.append((*own, step.actions[0], step.rewards[0], step.episode_starts[0], ends))
     if not rows:
         raise ValueError("there are no steps, expected at least one")
     columns = [np.stack(column) for column in zip(*rows, strict=True)]
-    features, before, state, probabilities, values, actions, rewards, starts = columns
+    features, before, state, probabilities, values, actions, rewards, resets, ends = columns
     return Trace(
         screens,
         features,
@@ -133,5 +133,6 @@ def trace(player: Watched, steps: Iterable[Step]) -> Trace:
         values,
         actions,
         rewards,
-        starts,
+        resets,
+        ends,
     )
