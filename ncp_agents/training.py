@@ -246,9 +246,9 @@ class _Record(BaseCallback):
             self.logger.record("train/entropy", -self.logger.name_to_value["train/entropy_loss"])
 
 
-def default_run(recipe: Recipe) -> Path:
+def default_run(recipe: Recipe, runs: Path = Path("runs")) -> Path:
     how = "-continued" if recipe.start else ""
-    return Path("runs") / f"{recipe.name}{how}-seed{recipe.seed}"
+    return runs / f"{recipe.name}{how}-seed{recipe.seed}"
 
 
 def copy_policy(run: RunFolder, destination: Path) -> None:

@@ -3,6 +3,7 @@
     python scripts/benchmarks/lstm.py                                   # days on 2 cores
     python scripts/benchmarks/lstm.py --games pong --seeds 1            # 2 hours
     python scripts/benchmarks/lstm.py --games breakout --steps 2000000
+    python scripts/benchmarks/lstm.py --runs docs/lstm --games pong --seeds 1   # those published
 
 Trains the recipe of `policies/pong-cfc` and of `policies/breakout-cfc`, for each seed, in the run
 folders that `ncp-agents train` uses: a run that is there is resumed, or just read if it is done.
@@ -51,6 +52,7 @@ class Options:
     seeds: tuple[int, ...] = (1, 2, 3)
     steps: int | None = None  # instead of the recipe's; runs that are done are just read
     picture: Path = Path("runs/lstm.png")
+    runs: Path = Path("runs")  # the folder of the run folders
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
@@ -88,8 +90,8 @@ def main() -> None:
         for name in options.kinds:
             for seed in options.seeds:
                 recipe = replace(kind(base, name), seed=seed)
-                rows = trained(recipe)
-                runs.append(RunFolder.open(default_run(recipe)))
+                rows = trained(recipe, options.runs)
+                runs.append(RunFolder.open(default_run(recipe, options.runs)))
                 last = {key: value for row in rows for key, value in row.items()}
                 table.add_row(
                     recipe.name,

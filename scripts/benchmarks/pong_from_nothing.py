@@ -66,9 +66,9 @@ class Options:
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
-def trained(recipe: Recipe) -> list[Mapping[str, float]]:
-    """The rows of progress of a run that is done now."""
-    path = default_run(recipe)
+def trained(recipe: Recipe, runs: Path = Path("runs")) -> list[Mapping[str, float]]:
+    """The rows of progress of a run in `runs` that is done now."""
+    path = default_run(recipe, runs)
     exists = (path / "recipe.toml").is_file()
     run = RunFolder.open(path) if exists else RunFolder.create(path, recipe)
     if run.recipe != recipe:
