@@ -1,6 +1,7 @@
 """Each script, end to end in a process of its own, small."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_an_lstm_as_large_as_the_circuit_trains_by_the_same_recipe(tmp_path):
     sizes = [sum(p.numel() for p in net.circuit.parameters()) for net in (lstm, circuit)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.03)
     assert (tmp_path / "runs/lstm.png").exists()
+
+
+def test_a_variant_of_tuning_differs_in_one_setting(tmp_path):
+    options = ("--variants", "neurons-32", "--steps", "6144")
+    done = run("scripts/benchmarks/tuning.py", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"neurons-32 +│ +\d+\.\d +│ +\d+\.\d +│ +0\.0\d\d ", done.stdout)
+    changed = RunFolder.open(tmp_path / "runs/breakout-cfc-tuning-neurons-32-seed1").recipe
+    recipe = read_recipe(find("breakout-cfc") / RECIPE)
+    assert (changed.circuit.units, changed.circuit.motor_neurons) == (32, 8)
+    assert (changed.ppo, changed.policy) == (recipe.ppo, recipe.policy)
 
 
 def test_cartpole_without_velocities_runs():
