@@ -7,7 +7,7 @@ All that changes from step to step is one row of K signals:
     features (I) | state (N) | probabilities (A) | before (N) | gates (N)
 
 The first I + N + A of them are the activities of the nodes of the picture. `before` is the state
-that the neurons read in this step: the previous one, zeros where a game starts, or what the memory
+that the neurons read in this step: the previous one, zeros where memory starts, or what the memory
 cell made of it. `gates` are those of a CfC, zeros elsewhere.
 """
 
