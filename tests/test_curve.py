@@ -95,3 +95,12 @@ def test_pictures_leave_no_half_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         draw_curves([made], tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize(("last", "label"), [(10, "human"), (-19, "human: 15, far above")])
+def test_a_human_far_above_does_not_flatten_the_curve(tmp_path, figures, last, label):
+    made = run(tmp_path, "one", 1, [-21, last])
+    draw_curve(made.progress, tmp_path / "curve.png", made.recipe)
+    axes = figures[0].axes[0]
+    assert axes.get_legend().get_texts()[-1].get_text() == label
+    assert (axes.get_ylim()[1] > 14) == (label == "human")

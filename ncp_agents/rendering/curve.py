@@ -20,6 +20,7 @@ from ncp_agents.scores import interval
 Rows = Sequence[Mapping[str, float]]
 
 POINTS = 400  # of a curve that several seeds share
+MOST_STRETCH = 4.0  # of the curves' own range, to show a human's score beside them
 
 
 def draw_curve(progress: Path, picture: Path, recipe: Recipe) -> None:
@@ -106,6 +107,11 @@ def _finish(axes: Axes, by: str, *recipes: Recipe) -> None:
     """recipes are of one game."""
     human = RANDOM_AND_HUMAN_SCORES.get(recipes[0].environment.game)
     if human is not None:
-        axes.axhline(human[1], color="grey", linestyle=":", linewidth=1.2, label="human")
+        low, high = axes.get_ylim()
+        style = {"color": "grey", "linestyle": ":", "linewidth": 1.2}
+        if human[1] < low + MOST_STRETCH * (high - low):
+            axes.axhline(human[1], label="human", **style)
+        else:
+            axes.plot([], [], label=f"human: {human[1]:,.0f}, far above", **style)
     axes.set_xlabel({"steps": "steps (millions; one is 4 frames)", "seconds": "minutes"}[by])
     calm(axes)
