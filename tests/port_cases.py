@@ -138,10 +138,11 @@ def answer(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def check(answers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """Equal within 1e-5 of the largest entry, or of 1."""
+    """Equal within 2e-5 of the largest entry, or of 1: float32's rounding, grown over the steps,
+    comes to half of that and differs by instruction set."""
     assert sorted(answers) == sorted(expected)
     for name, right in expected.items():
-        tolerance = 1e-5 * max(1.0, float(np.abs(right).max()))
+        tolerance = 2e-5 * max(1.0, float(np.abs(right).max()))
         np.testing.assert_allclose(answers[name], right, rtol=0, atol=tolerance, err_msg=name)
 
 

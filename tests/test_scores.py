@@ -118,7 +118,7 @@ def test_table_shows_everything():
 def test_comparison_has_a_row_for_each():
     noisy = scores(disturbance=Disturbance("noise", 0.1), deterministic=True)
     text = shown(comparison([("one", scores()), ("two", noisy)]), width=120)
-    assert "two      v4-deterministic noise=0.1" in text
+    assert "two     v4-deterministic noise=0.1" in text
     assert text.count("1.5 … 3.5") == 2
 
 
