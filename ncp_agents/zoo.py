@@ -25,7 +25,7 @@ def policies_table() -> Group:
     about = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("policy", "game"):
         about.add_column(column, no_wrap=True)
-    for column in ("neurons", "parameters", "steps", "hours", "v4", "LSTM"):
+    for column in ("neurons", "params", "steps", "hours", "v4", "LSTM"):
         about.add_column(column, justify="right", no_wrap=True)
     rows = []
     for name, folder in sorted(zoo().items()):
