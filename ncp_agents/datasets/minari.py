@@ -165,7 +165,7 @@ def _ours(source: minari.MinariDataset, there: Any) -> tuple[Provenance, Iterato
 
     def episodes() -> Iterator[Episode]:
         for theirs in _games(source):
-            resets = (theirs.infos or {}).get("resets")  # those of older demos are not kept
+            resets = (theirs.infos or {}).get("resets")  # older sets have none
             obs = np.asarray(theirs.observations)[:-1]
             own = None if resets is None else resets[:-1]
             yield _episode(source, theirs, obs, theirs.actions, resets=own)

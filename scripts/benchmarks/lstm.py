@@ -3,7 +3,7 @@
     python scripts/benchmarks/lstm.py                                   # days on 2 cores
     python scripts/benchmarks/lstm.py --games pong --seeds 1            # 2 hours
     python scripts/benchmarks/lstm.py --games breakout --steps 2000000
-    python scripts/benchmarks/lstm.py --runs docs/lstm --games pong --seeds 1   # those published
+    python scripts/benchmarks/lstm.py --runs lstm-runs                  # apart from other runs
 
 Trains the recipe of `policies/pong-cfc` and of `policies/breakout-cfc`, for each seed, in the run
 folders that `ncp-agents train` uses: a run that is there is resumed, or just read if it is done.
