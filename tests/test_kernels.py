@@ -24,7 +24,6 @@ def variant(request, monkeypatch):
     one = compiled.load(compiled.path(request.param))
     for module in (compiled, cfc_cpu, ltc_cpu):
         monkeypatch.setattr(module, "library", lambda: one)
-    compiled.vector.cache_clear()
     torch.manual_seed(0)
 
 

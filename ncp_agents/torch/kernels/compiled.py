@@ -52,11 +52,11 @@ def load(path: Path) -> ctypes.CDLL:
     return compiled
 
 
-@cache
 def vector() -> int:
     """How many floats the library takes at once."""
     compiled = library()
-    return 1 if compiled is None else compiled.vector_width()
+    assert compiled is not None
+    return compiled.vector_width()
 
 
 class _Work(ctypes.Structure):
