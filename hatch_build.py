@@ -27,6 +27,7 @@ FLAGS = [
     "-fvisibility=hidden",
     "-ffp-contract=fast",
     "-fno-signed-zeros",
+    "-fno-math-errno",
     "-shared",
 ]
 X86 = {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"]}

@@ -12,7 +12,6 @@ from stable_baselines3.common.vec_env import VecFrameStack
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.sb3 import NCPFeaturesExtractor
-from ncp_agents.sb3.encoders import BlockConv2d
 from ncp_agents.wirings import AutoNCP
 
 WINDOW = spaces.Box(-1.0, 1.0, (5, 3), np.float32)  # T = 5 rows of I = 3
@@ -176,26 +175,3 @@ def test_images_without_a_range_of_pixels_are_read_as_given():
 def test_wrong_spaces_and_options_are_refused_with_the_remedy(space, options, message):
     with pytest.raises(ValueError, match=message):
         NCPFeaturesExtractor(space, **options)
-
-
-@pytest.mark.parametrize(("channels", "kernel", "stride", "height"), [(1, 8, 4, 84), (3, 6, 3, 23)])
-def test_a_convolution_on_blocks_is_the_convolution(channels, kernel, stride, height):
-    torch.manual_seed(0)
-    ours = BlockConv2d(channels, 5, kernel, stride).double()
-    theirs = torch.nn.Conv2d(channels, 5, kernel, stride).double()
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, channels, height, height + 1, dtype=torch.float64)
-    outputs = [conv(x) for conv in (ours, theirs)]
-    torch.testing.assert_close(*outputs)
-    cotangent = torch.randn_like(outputs[0])
-    grads = [
-        torch.autograd.grad((out * cotangent).sum(), [*conv.parameters()])
-        for out, conv in zip(outputs, (ours, theirs), strict=True)
-    ]
-    for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_a_kernel_must_be_whole_blocks():
-    with pytest.raises(ValueError, match="kernel_size is 7, expected a multiple of 4"):
-        BlockConv2d(1, 5, 7, 4)

@@ -1,4 +1,4 @@
-"""The compiled kernels: equal to plain torch, on every instruction set this machine has."""
+"""The kernels of the cells: equal to plain torch, on every instruction set this machine has."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from instruction_sets import VARIANTS, use_library
 from kernel_parity import assert_equals_plain
 
 from ncp_agents.torch import LTC, CfC, kernels
@@ -14,16 +15,10 @@ from ncp_agents.torch.kernels import cfc_cpu, compiled, ltc_cpu
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 
-HERE = compiled.VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "generic")
-VARIANTS = {"avx512": ["avx512", "avx2"]}.get(HERE, [HERE])
-
 
 @pytest.fixture(params=VARIANTS, autouse=True)
 def variant(request, monkeypatch):
-    """Each library in turn; `make install` has compiled all of them."""
-    one = compiled.load(compiled.path(request.param))
-    for module in (compiled, cfc_cpu, ltc_cpu):
-        monkeypatch.setattr(module, "library", lambda: one)
+    use_library(request.param, monkeypatch)
     torch.manual_seed(0)
 
 

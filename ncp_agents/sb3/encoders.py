@@ -18,6 +18,7 @@ from stable_baselines3.common.torch_layers import (
 from torch import Tensor, nn
 
 from ncp_agents.names import look_up
+from ncp_agents.torch.kernels import convolutions
 
 
 class CompactCNN(BaseFeaturesExtractor):
@@ -26,7 +27,8 @@ class CompactCNN(BaseFeaturesExtractor):
     Each frame is standardised, then two convolutions, 16 filters of 8 x 8 every 4 pixels and 32 of
     4 x 4 every 2, and a linear layer, each followed by ReLU. Standardising is what lets a ball of
     two pixels in 7,056 be seen from the start: the background, alike in every frame, would drown
-    it. `scripts/benchmarks/throughput.py` measures its speed beside `NatureCNN`'s.
+    it. On the CPU a kernel runs all but the linear layer (`torch/kernels/convolutions.c`);
+    `scripts/benchmarks/throughput.py` measures its speed beside `NatureCNN`'s.
 
     Args:
         observation_space: (C, H, W) image of at least 20 x 20 pixels.
@@ -40,7 +42,7 @@ class CompactCNN(BaseFeaturesExtractor):
         check_fits(type(self), observation_space)
         super().__init__(observation_space, features_dim)
         self.cnn = nn.Sequential(
-            BlockConv2d(observation_space.shape[0], 16, 8, 4),
+            nn.Conv2d(observation_space.shape[0], 16, 8, 4),
             nn.ReLU(),
             nn.Conv2d(16, 32, 4, 2),
             nn.ReLU(),
@@ -51,51 +53,14 @@ class CompactCNN(BaseFeaturesExtractor):
         self.linear = nn.Sequential(nn.Linear(flat, features_dim), nn.ReLU())
 
     def forward(self, observations: Tensor) -> Tensor:
-        """(B, C, H, W) in 0…1 → (B, features_dim)."""
+        """(B, C, H, W), in 0…1 or as bytes in 0…255 → (B, features_dim)."""
+        layers = [layer for layer in self.cnn if isinstance(layer, nn.Conv2d)]
+        if convolutions.fits(observations, layers):
+            return self.linear(convolutions.run(observations, layers).flatten(1))
+        if observations.dtype == torch.uint8:
+            observations = observations.float() / 255.0
         standardised = F.layer_norm(observations, observations.shape[-3:])
         return self.linear(self.cnn(standardised))
-
-
-class BlockConv2d(nn.Conv2d):
-    """A `Conv2d` without padding whose kernel is a multiple of its stride, computed on blocks.
-
-    With the pixels of each stride x stride block as channels it is a convolution of stride 1: the
-    same weights, the same sums, but one that oneDNN has fast kernels for, also where there is but
-    one input channel. In memory channels come last, also in what it gives, so that convolutions
-    after it take their fast kernels as well.
-
-    Raises:
-        ValueError: a kernel that is no multiple of the stride.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
-        if kernel_size % stride:
-            raise ValueError(f"kernel_size is {kernel_size}, expected a multiple of {stride}")
-        super().__init__(in_channels, out_channels, kernel_size, stride)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, O, (H - kernel) // stride + 1, likewise W)."""
-        if not torch.is_grad_enabled():
-            return super().forward(input)  # without a gradient to take, blocks only cost
-        stride, kernel = self.stride[0], self.kernel_size[0]
-        # Rows and columns beyond the last whole kernel count for nothing.
-        height, width = ((size - kernel) // stride + kernel // stride for size in input.shape[2:])
-        pixels = input[:, :, : height * stride, : width * stride]
-        reach = kernel // stride  # blocks a kernel covers, each way
-        return F.conv2d(
-            _blocks(pixels, height, width, stride),
-            _blocks(self.weight, reach, reach, stride),
-            self.bias,
-        )
-
-
-def _blocks(pixels: Tensor, height: int, width: int, stride: int) -> Tensor:
-    """(B, C, height * stride, width * stride) → (B, stride * stride * C, height, width), channels
-    last in memory."""
-    batch, channels = pixels.shape[:2]
-    blocks = pixels.reshape(batch, channels, height, stride, width, stride)
-    blocks = blocks.permute(0, 2, 4, 3, 5, 1).reshape(batch, height, width, -1)
-    return blocks.permute(0, 3, 1, 2)
 
 
 ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {

@@ -183,6 +183,23 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
             inputs = torch.cat([neurons, features], -1)
         return self.value_net(self.mlp_extractor.forward_critic(inputs))
 
+    def extract_features(
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As stable-baselines3's, but bytes reach `CompactCNN` as they are: to scale a minibatch
+        of frames takes as long as the circuit."""
+        encoder = features_extractor or self.features_extractor
+        as_they_are = (
+            self.share_features_extractor
+            and self.normalize_images
+            and isinstance(encoder, CompactCNN)
+            and isinstance(obs, Tensor)
+            and obs.dtype == torch.uint8
+        )
+        if as_they_are:
+            return encoder(obs)
+        return super().extract_features(obs, features_extractor)
+
     def _both_features(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
         """The actor's and the critic's, the same unless share_features_extractor is off."""
         features = self.extract_features(obs)

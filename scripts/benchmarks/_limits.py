@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from ncp_agents.torch import LTCCell, WiredCfCCell
+from ncp_agents.torch import LTCCell, WiredCfCCell, kernels
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.heads import Head
 
@@ -38,6 +39,13 @@ def machine_speed(seconds: float) -> tuple[float, float]:
 
 def both_ways(forward: Callable[[], Tensor]) -> Callable[[], None]:
     return lambda: forward().sum().backward()
+
+
+def operations(work: Callable[[], Any]) -> int:
+    """Floating-point operations, counted without kernels, which do as many and tell nobody."""
+    with kernels.off(), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def share(speed: float, limit: float) -> str:

@@ -46,7 +46,7 @@ import ale_py
 import gymnasium
 import numpy as np
 import torch
-from _limits import both_ways, floor, machine_speed, rate, share
+from _limits import both_ways, floor, machine_speed, operations, rate, share
 from _stopwatch import Stopwatch, envs
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +55,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ncp_agents.envs.atari import AtariVecEnv
@@ -186,9 +185,7 @@ def encoder_row(name: str, batch: int, peak: float, seconds: float) -> list[str]
     with torch.no_grad():
         forward = rate(lambda: encoder(frames), batch, seconds)
     both = rate(both_ways(lambda: encoder(frames)), batch, seconds)
-    with FlopCounterMode(display=False) as counter:
-        both_ways(lambda: encoder(frames))()
-    limit = peak / (counter.get_total_flops() / batch)
+    limit = peak * batch / operations(both_ways(lambda: encoder(frames)))
     return [
         f"encoder {name}",
         f"{forward:,.0f}",
@@ -268,12 +265,10 @@ def breakdown(recipe: Recipe, seconds: float) -> Table:
     limits = {"rollout: environment": steps / environment_speed(games, short)}
     games.close()
     frame = torch.rand(1, *observation_space(environment.atari_protocol()).shape)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder(frame)
-    limits["rollout: encoder"] = steps * counter.get_total_flops() / peak
-    with FlopCounterMode(display=False) as counter:
-        both_ways(lambda: encoder(frame))()
-    limits["train: encoder"] = ppo.n_epochs * steps * counter.get_total_flops() / peak
+    forward = operations(lambda: encoder(frame))
+    both = operations(both_ways(lambda: encoder(frame)))
+    limits["rollout: encoder"] = steps * forward / peak
+    limits["train: encoder"] = ppo.n_epochs * steps * both / peak
     if not circuit.use_mixed:
         forward, both = floor(circuit.rnn_cell, steps, peak, sigmoids)
         limits["rollout: circuit"], limits["train: circuit"] = forward, ppo.n_epochs * both

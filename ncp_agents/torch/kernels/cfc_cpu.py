@@ -13,7 +13,7 @@ from torch import Tensor
 from ncp_agents.torch.fused import FusedWeights
 from ncp_agents.torch.kernels.arrays import batch_first, flat, ordered
 from ncp_agents.torch.kernels.cfc import Gradients, Inputs, Kept, Plan
-from ncp_agents.torch.kernels.compiled import address, by_rows, library, vector
+from ncp_agents.torch.kernels.compiled import address, by_rows, library, padded
 
 __all__ = ["backward", "fits", "forward", "forward_and_keep", "ordered"]
 
@@ -129,11 +129,6 @@ def backward(plan: Plan, inputs: Inputs, states: Tensor, kept: Kept, dstates: Te
     _run("cfc_backward", call, inputs)
     del weights
     return grads
-
-
-def padded(count: int) -> int:
-    """In whole vectors of the kernel."""
-    return -(-count // vector()) * vector()
 
 
 def _drive(plan: Plan, inputs: Inputs) -> Tensor:

@@ -52,11 +52,12 @@ def load(path: Path) -> ctypes.CDLL:
     return compiled
 
 
-def vector() -> int:
-    """How many floats the library takes at once."""
+def padded(count: int) -> int:
+    """As many floats in whole vectors of the library."""
     compiled = library()
     assert compiled is not None
-    return compiled.vector_width()
+    vector = compiled.vector_width()
+    return -(-count // vector) * vector
 
 
 class _Work(ctypes.Structure):
