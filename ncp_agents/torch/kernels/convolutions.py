@@ -62,7 +62,7 @@ def fits(frames: Tensor, convolutions: Sequence[nn.Conv2d]) -> bool:
         and frames.dtype in (torch.uint8, torch.float32)
         and not frames.requires_grad
         and not torch.is_autocast_enabled("cpu")
-        and all(conv.weight.dtype == torch.float32 for conv in convolutions)
+        and all(c.weight.dtype == torch.float32 and c.bias is not None for c in convolutions)
         and library() is not None
     )
 

@@ -1,0 +1,146 @@
+"""Recording: whose games, that they are the games, and what a killed recorder leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sb3_contrib
+import stable_baselines3
+
+from ncp_agents.cli import main
+from ncp_agents.datasets.episodes import Demos, Provenance
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.protocol import protocol
+from ncp_agents.errors import UserError
+from ncp_agents.recording import record
+from ncp_agents.saved_policy import find, load
+
+RULES = replace(protocol("v4").evaluation(), max_frames=400)  # 100 steps a game
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN", "RecurrentPPO"])
+def test_any_model_of_stable_baselines3_can_be_recorded(algorithm, tmp_path):
+    kind = getattr(sb3_contrib if algorithm == "RecurrentPPO" else stable_baselines3, algorithm)
+    network = "CnnLstmPolicy" if algorithm == "RecurrentPPO" else "CnnPolicy"
+    few = {"buffer_size": 8} if algorithm == "DQN" else {"n_steps": 8, "batch_size": 8}
+    rules = replace(protocol("v4", frame_stack=2), max_frames=40)
+    with closing(AtariVecEnv("pong", 2, rules)) as env:
+        model = kind(network, env, **few)
+    made = Demos.create(tmp_path / algorithm, Provenance("pong", rules, {"model": algorithm}))
+    entries = [*record(model, made, episodes=3)]
+    assert [entry.steps for entry in entries] == [10, 10, 10]
+    assert made.read(0).obs.shape == (10, 84, 84, 2)
+    assert not Demos(made.path).provenance.protocol.clip_rewards  # as they were recorded
+
+    other = Demos.create(tmp_path / "other", Provenance("pong", protocol("v4"), {}))
+    with pytest.raises(UserError, match="the protocol's frame_stack must be the player's"):
+        next(record(model, other, episodes=1))
+
+
+def test_recorded_games_are_the_games(tmp_path):
+    """The recorded actions, played again from the same seed, give the same frames and rewards."""
+    demos = Demos.create(tmp_path, Provenance("pong", RULES, {"policy": "pong-cfc"}))
+    entries = list(record(load(find("pong-cfc")), demos, 3, seed=5, num_envs=2, epsilon=0.3))
+    assert [entry.steps for entry in entries] == [100, 100, 100]
+    seed = int(np.random.SeedSequence([5, 0]).generate_state(1)[0]) >> 1
+    env = AtariVecEnv("pong", 2, RULES, seed=seed)
+    obs = env.reset()
+    games = [demos.read(0), demos.read(1)]
+    for t in range(100):
+        for game, frame in zip(games, obs, strict=True):
+            np.testing.assert_array_equal(game.obs[t, ..., 0], frame[0])
+        env.step_async(np.array([game.actions[t] for game in games]))
+        obs, rewards, dones, _ = env.step_wait()
+        np.testing.assert_array_equal(rewards, [game.rewards[t] for game in games])
+    assert dones.all()
+    assert all(game.truncated and not game.terminated for game in games)
+    env.close()
+
+
+def test_a_killed_recorder_leaves_whole_games_and_resumes(tmp_path):
+    script = str(Path(__file__).parent.parent / "scripts" / "record.py")
+    command = [sys.executable, script, "pong-cfc", "--output", str(tmp_path / "d")]
+    process = subprocess.Popen(
+        [*command, "--episodes", "40", "--num-envs", "1"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "d" / "episode_000000.npz").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = len(Demos(tmp_path / "d").entries)
+    subprocess.run(
+        [*command, "--episodes", str(before + 1), "--resume"], check=True, capture_output=True
+    )
+    demos = Demos(tmp_path / "d")
+    assert len(demos.entries) == before + 1
+    assert all(len(demos.read(index)) > 500 for index in range(before + 1))
+
+
+def test_a_full_disk_leaves_the_games_that_fitted(tmp_path):
+    """A limit on the size of files stands in for the disk: the second file is too large for it."""
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from ncp_agents.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+if sys.argv[1] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+sys.exit(main(["record", "pong-cfc", "--num-envs", "1", "--output", "{tmp_path}/d", *sys.argv[2:]]))
+"""
+
+    def recorder(*options):
+        return subprocess.run(
+            [sys.executable, "-c", code, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    done = recorder("enough", "--episodes", "1")
+    assert done.returncode == 0, done.stderr
+    done = recorder("full", "--episodes", "2", "--resume")
+    assert done.returncode == 2
+    assert "File too large" in done.stderr.splitlines()[-1]
+    demos = Demos(tmp_path / "d")
+    assert len(demos.entries) == 1
+    assert len(demos.read(0)) > 500
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["pong-cfc", "--epsilon", "2"], "epsilon is 2.0"),
+        (["pong-cfc", "--temperature", "0"], "temperature is 0.0"),
+        (["pong-cfc", "--episodes", "0"], "episodes is 0"),
+        (["pong-cfk"], "did you mean 'pong-cfc'"),
+        ([], "whose games"),
+        (["pong-cfc", "--resume"], "no demos in"),
+    ],
+)
+def test_a_recorder_refuses_in_one_line(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["record", *options]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+
+
+def test_lost_lives_are_recorded(tmp_path):
+    rules = protocol("v4", max_frames=2000).evaluation()
+    demos = Demos.create(tmp_path, Provenance("breakout", rules, {"policy": "breakout-cfc"}))
+    list(record(load(find("breakout-cfc")), demos, 1, epsilon=1.0))
+    resets = demos.read(0).resets
+    assert resets[0]
+    assert resets.sum() == 5
