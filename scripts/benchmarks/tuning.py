@@ -12,9 +12,10 @@ whole games with drawn actions. KL divergence of an update: median of all. What 
 Variants, alike but for what their name says:
 
     recipe           as it is
-    rate-5e-4        learning rates; the recipes have 1e-3
+    rate-1e-3        learning rates
+    rate-5e-4
     rate-2.5e-4
-    target-kl        an update ends early beyond a KL divergence of 0.015
+    no-limit         updates go on, however far they move the policy
     epochs-2         passes over a rollout; the recipes have 4
     nature           the encoder of Mnih et al. 2015, features as many
     critic-circuit   the critic reads the neurons alone, not the encoder's features beside them
@@ -46,9 +47,10 @@ from ncp_agents.torch.threads import use_threads
 
 CHANGES: dict[str, dict[str, dict[str, object]]] = {
     "recipe": {},
+    "rate-1e-3": {"ppo": {"learning_rate": 1e-3}},
     "rate-5e-4": {"ppo": {"learning_rate": 5e-4}},
     "rate-2.5e-4": {"ppo": {"learning_rate": 2.5e-4}},
-    "target-kl": {"ppo": {"target_kl": 0.01}},
+    "no-limit": {"ppo": {"target_kl": 0.0}},
     "epochs-2": {"ppo": {"n_epochs": 2}},
     "nature": {"policy": {"encoder": "nature"}},
     "critic-circuit": {"policy": {"critic": "circuit"}},
