@@ -19,7 +19,7 @@ from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.pictures import CAPTION_HEIGHT, captioned, pictures
 from ncp_agents.rendering.video import write_video
 from ncp_agents.rendering.window import Window
-from ncp_agents.saved_policy import SavedPolicy, build, find, load
+from ncp_agents.saved_policy import SavedPolicy, build
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
