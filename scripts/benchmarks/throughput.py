@@ -17,13 +17,13 @@ hits both sides; a ratio is the median over the turns.
   what the arithmetic takes at the speeds of matrix product and sigmoid measured in the same run,
   or, for games, what they do alone with nothing to learn.
 
-What was learnt, on 2 cores: the recipe trains 1,370 steps/s, 6.6 times rl-zoo3's 213; with the same
-`NatureCNN` on both sides it is 591 against 374, 1.5 times, because the encoder then takes most of
-the time. The games alone run 5,800 steps/s; the compact encoder learns from 16,700 frames/s, 54 %
-of what its arithmetic allows, and the circuit from 160,000 steps/s, 7 %, in its compiled kernel:
-what is left there are the many small operations of torch around it. Encoder and games take 78 % of
-an iteration, the circuit 7 %. In a rollout more than one thread of torch is slower, because its
-workers then wait on the cores that the games need; learning takes them all.
+What was learnt, on 2 cores with AVX-512: the recipe trains 1,410 steps/s, 7.1 times rl-zoo3's 194;
+with the same `NatureCNN` on both sides it is 358 against 220, 1.7 times, because the encoder then
+takes most of the time. The games alone run 4,900 steps/s; the compact encoder, most of it in its
+compiled kernel, learns from 15,700 frames/s, 60 % of what its arithmetic allows, and the circuit
+from 184,000 steps/s, 9 %: what is left there are the many small operations of torch around it. In a
+rollout more than one thread of torch is slower, because its workers then wait on the cores that the
+games need; learning takes them all.
 
 A step is one decision in one environment, 4 frames of the game. Learning included: a figure counts
 steps that were played and trained on.
