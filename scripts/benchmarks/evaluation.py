@@ -19,7 +19,7 @@ On two noisy cores with AVX-512 the policy looks at 8 frames in 0.8 ms where not
 1.4 to 2.3 ms between the games' steps, which empty its caches, and setting ALE's threads going
 takes 0.7 to 1.1 ms. 16 games at a time make 2,050 steps/s where 8 make 1,490, and two groups of 8
 in turns 2,250 to 2,450: a tenth to a fifth more, not worth a second way to play. Since the encoder
-has a kernel of its own, which looks at 8 frames in 0.2 ms, evaluation is at 37 to 55 % of the games'
+has a kernel of its own, which takes 0.2 ms for 8 frames, evaluation is at 37 to 55 % of the games'
 speed and recording at 33 to 48 %, on such a machine in a noisy hour.
 """
 
