@@ -1,6 +1,6 @@
 """What moves the score: a recipe in short trainings, each with one setting changed.
 
-    python scripts/benchmarks/tuning.py                                # 3.6 million steps
+    python scripts/benchmarks/tuning.py                                # 3.9 million steps
     python scripts/benchmarks/tuning.py --policy pong-cfc --variants recipe rate-5e-4 dense
 
 Trains each variant of the recipe for the same number of steps, the learning rate annealed over

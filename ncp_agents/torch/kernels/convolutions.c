@@ -263,6 +263,16 @@ static void prepare(const Call *call, Layer *layers, int backward, int part) {
     }
 }
 
+/* The layers, ready for frames, in room that the caller frees; null where memory is short. */
+static float *prepared(const Call *call, Layer *layers, int backward, int part, float **frame,
+                       float **given) {
+    float *room = floats(lay_out(call, layers, backward, NULL, frame, given));
+    if (!room) return NULL;
+    lay_out(call, layers, backward, room, frame, given);
+    prepare(call, layers, backward, part);
+    return room;
+}
+
 /* The frame with mean 0 and variance 1, channels last; `given` is room for its pixels. */
 static void standardise(const Call *call, int index, float *given, float *frame) {
     const int channels = call->channels, pixels = call->height * call->width;
@@ -340,10 +350,8 @@ static void turn_back(const Layer *l, const Layer *before) {
 EXPORT int convolutions_forward(const void *argument, int begin, int end, int part) {
     const Call *call = argument;
     Layer layers[MOST_MAPS];
-    float *frame, *given, *room = floats(lay_out(call, layers, 0, NULL, &frame, &given));
+    float *frame, *given, *room = prepared(call, layers, 0, part, &frame, &given);
     if (!room) return 1;
-    lay_out(call, layers, 0, room, &frame, &given);
-    prepare(call, layers, 0, part);
     const Layer *last = &layers[call->maps - 1];
     const int filters = last->is->filters;
     for (int index = begin; index < end; index++) {
@@ -361,10 +369,8 @@ EXPORT int convolutions_forward(const void *argument, int begin, int end, int pa
 EXPORT int convolutions_backward(const void *argument, int begin, int end, int part) {
     const Call *call = argument;
     Layer layers[MOST_MAPS];
-    float *frame, *given, *room = floats(lay_out(call, layers, 1, NULL, &frame, &given));
+    float *frame, *given, *room = prepared(call, layers, 1, part, &frame, &given);
     if (!room) return 1;
-    lay_out(call, layers, 1, room, &frame, &given);
-    prepare(call, layers, 1, part);
     const Layer *last = &layers[call->maps - 1];
     const int filters = last->is->filters;
     for (int index = begin; index < end; index++) {

@@ -139,8 +139,8 @@ def _packed_shapes(frames: Tensor, weights: Sequence[Tensor]) -> list[tuple[int,
     padded, and so what it reads, but for a frame's channels."""
     wide = [padded(weight.shape[0]) for weight in weights[::2]]
     channels = [frames.shape[1], *wide[:-1]]
-    kernels = (weight.shape[2] for weight in weights[::2])
-    return [(k, k, c, w) for k, c, w in zip(kernels, channels, wide, strict=True)]
+    sizes = [weight.shape[2] for weight in weights[::2]]
+    return [(k, k, c, w) for k, c, w in zip(sizes, channels, wide, strict=True)]
 
 
 def _operations(
