@@ -92,7 +92,7 @@ class Circuit:
 class Policy:
     """Encoder, circuit and heads."""
 
-    encoder: Literal["compact", "nature"] = "compact"  # pixels to features
+    encoder: Literal["compact", "deep", "nature"] = "compact"  # pixels to features
     features: int = 64  # size of the encoder's output
     critic: Literal["circuit+encoder", "circuit", "encoder"] = "circuit+encoder"  # what it reads
     memory: bool = True  # without it the circuit forgets before every step, to compare with

@@ -5,6 +5,9 @@ Each is a stable-baselines3 features extractor, so it works wherever one is aske
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
@@ -38,16 +41,16 @@ class CompactCNN(BaseFeaturesExtractor):
         ValueError: another observation space.
     """
 
+    layers: ClassVar = ((16, 8, 4), (32, 4, 2))  # filters, their size, pixels from one to the next
+
     def __init__(self, observation_space: spaces.Box, features_dim: int = 64) -> None:
         check_fits(type(self), observation_space)
         super().__init__(observation_space, features_dim)
-        self.cnn = nn.Sequential(
-            nn.Conv2d(observation_space.shape[0], 16, 8, 4),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 4, 2),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
+        channels, modules = observation_space.shape[0], []
+        for filters, size, stride in self.layers:
+            modules += [nn.Conv2d(channels, filters, size, stride), nn.ReLU()]
+            channels = filters
+        self.cnn = nn.Sequential(*modules, nn.Flatten())
         with torch.no_grad():
             flat = self.cnn(torch.zeros(1, *observation_space.shape)).shape[1]
         self.linear = nn.Sequential(nn.Linear(flat, features_dim), nn.ReLU())
@@ -63,8 +66,19 @@ class CompactCNN(BaseFeaturesExtractor):
         return self.linear(self.cnn(standardised))
 
 
+class DeepCompactCNN(CompactCNN):
+    """`CompactCNN` with a third convolution, 64 filters of 3 x 3 every 2: sees more, costs less.
+
+    It looks at wider parts of the picture, and hands 1,024 numbers to the linear layer instead of
+    2,592: with 128 features it has 159k parameters. Images are of at least 36 x 36 pixels.
+    """
+
+    layers: ClassVar = (*CompactCNN.layers, (64, 3, 2))
+
+
 ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {
     "compact": CompactCNN,
+    "deep": DeepCompactCNN,
     "nature": NatureCNN,
     "flatten": FlattenExtractor,
 }
@@ -93,8 +107,7 @@ def check_fits(encoder: type[BaseFeaturesExtractor], observation_space: spaces.S
         if isinstance(observation_space, spaces.Dict):
             expected = "one that is not a Dict; MultiInputNcpPolicy reads those"
     elif issubclass(encoder, CompactCNN | NatureCNN):
-        # The fewest pixels a side from which the strides leave one for the last layer.
-        pixels = 20 if issubclass(encoder, CompactCNN) else 36
+        pixels = _fewest_pixels(encoder.layers) if issubclass(encoder, CompactCNN) else 36
         shape = observation_space.shape or ()
         if len(shape) != 3 or min(shape[1:]) < pixels:
             expected = (
@@ -103,3 +116,11 @@ def check_fits(encoder: type[BaseFeaturesExtractor], observation_space: spaces.S
             )
     if expected:
         raise ValueError(f"observation space is {observation_space}, expected {expected}")
+
+
+def _fewest_pixels(layers: Sequence[tuple[int, int, int]]) -> int:
+    """The pixels a side from which the strides leave one for the last layer."""
+    pixels = 1
+    for _, size, stride in reversed(layers):
+        pixels = (pixels - 1) * stride + size
+    return pixels
