@@ -13,12 +13,22 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
+from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.disturbances import Disturbance, JitteredAtariVecEnv, disturbed
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.files import check_writable
-from ncp_agents.playing import MOST_ENVS, Step, envs_for, first_games, playing, rules_for, run_loop
+from ncp_agents.playing import (
+    MOST_ENVS,
+    MakesGames,
+    Step,
+    envs_for,
+    first_games,
+    groups,
+    rules_for,
+    run_loop,
+)
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.brain import brain_frames
 from ncp_agents.rendering.page import check_page_path, write_page
@@ -28,6 +38,7 @@ from ncp_agents.rendering.video import check_video_path, write_video
 from ncp_agents.rendering.window import Window, shown
 from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.scores import SCORES, Scores, read_scores, table, write_scores
+from ncp_agents.side_by_side import side_by_side
 
 
 class Game(NamedTuple):
@@ -106,16 +117,21 @@ def evaluate(
     num_envs = min(num_envs, episodes)
     name = protocol if isinstance(protocol, str) else protocol_name(protocol)
 
-    with playing(policy, protocol, seed, num_envs, watch is not None, disturbance) as env:
-        player = policy
+    quotas = [len(range(i, episodes, num_envs)) for i in range(num_envs)]
+    meanings = action_meanings(policy.recipe.environment.game)
+    make = games_for(policy, protocol, watch is not None, disturbance)
+
+    def loop(player: SavedPolicy, env: AtariVecEnv) -> Iterator[Step]:
         if isinstance(env, JitteredAtariVecEnv) and disturbance and disturbance.timespans:
-            player = ToldTheTime(policy, env)
-        steps = run_loop(player, env, deterministic)
-        if watch is not None:
-            steps = watch(steps)
-        quotas = [len(range(i, episodes, num_envs)) for i in range(num_envs)]
-        meanings = action_meanings(policy.recipe.environment.game)
-        games, actions, speed = _counted_games(steps, quotas, len(meanings), on_game)
+            return run_loop(ToldTheTime(player, env), env, deterministic)
+        return run_loop(player, env, deterministic)
+
+    with (
+        groups(policy, make, num_envs, seed) as halves,
+        side_by_side([loop(half.player, half.env) for half in halves]) as steps,
+    ):
+        counted = steps if watch is None else watch(steps)
+        games, actions, speed = _counted_games(counted, quotas, len(meanings), on_game)
     return Scores(
         game=policy.recipe.environment.game,
         protocol=name,
@@ -128,6 +144,24 @@ def evaluate(
         disturbance=disturbance,
         steps_per_second=round(speed, 1),
     )
+
+
+def games_for(
+    policy: SavedPolicy,
+    protocol: str | AtariProtocol,
+    render: bool,
+    disturbance: Disturbance | None = None,
+) -> MakesGames:
+    """What makes games for a policy, by the protocol's evaluation."""
+    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
+    mode = "rgb_array" if render else None
+
+    def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
+        if disturbance is not None:
+            return disturbed(disturbance, game, num_envs, rules, seed)
+        return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
+
+    return games
 
 
 def check_seed(seed: int) -> None:
@@ -281,8 +315,8 @@ def record_trace(
     deterministic: bool = False,
 ) -> Trace:
     """Play the games that `record_video` plays, and keep all that the policy saw, felt and did."""
-    player = Watched(policy)
-    with playing(policy, protocol, seed, num_envs=1, render=True) as env:
+    with groups(policy, games_for(policy, protocol, render=True), 1, seed) as [(same, env)]:
+        player = Watched(same)
         steps = first_games(run_loop(player, env, deterministic), games)
         return trace(player, tqdm(steps, desc=policy.name, unit=" steps"))
 
@@ -296,8 +330,8 @@ def record_video(
     deterministic: bool = False,
 ) -> int:
     """Play `games` games alone, with a progress bar, into a video → the number of steps shown."""
-    with playing(policy, protocol, seed, num_envs=1, render=True) as env:
-        steps = first_games(run_loop(policy, env, deterministic), games)
+    with groups(policy, games_for(policy, protocol, render=True), 1, seed) as [(player, env)]:
+        steps = first_games(run_loop(player, env, deterministic), games)
         frames = (picture for _, picture in pictures(steps))
         return write_video(path, tqdm(frames, desc=path.name, unit=" steps"))
 
@@ -311,9 +345,10 @@ def _counted_games(
     """The first quotas[i] games of environment i, environment after environment."""
     games: list[list[Game]] = [[] for _ in quotas]
     running, taken = np.zeros((len(quotas), actions), int), np.zeros(actions, int)
-    missing, played, began = sum(quotas), 0, time.perf_counter()
+    missing, played, began = sum(quotas), -len(quotas), 0.0
     for step in steps:
         played += len(quotas)
+        began = began or time.perf_counter()  # the games have been set up
         running[np.arange(len(quotas)), step.actions] += 1
         for i, info in enumerate(step.infos):
             if "episode" not in info:

@@ -38,11 +38,12 @@ from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.files import check_writable, replacing
-from ncp_agents.playing import first_games, rules_for, run_loop, seeded
+from ncp_agents.playing import first_games, rules_for, run_loop
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.torch.scan import scan_steps
 from ncp_agents.torch.sequence_layer import SequenceLayer
+from ncp_agents.torch.threads import one_thread
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -211,7 +212,7 @@ def _agreement(path: Path, policy: SavedPolicy, rules: AtariProtocol, piece: int
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     game = AtariVecEnv(policy.recipe.environment.game, 1, rules, seed=0)
-    with closing(game), seeded(0, policy.device):
+    with closing(game), one_thread():
         steps = list(first_games(run_loop(policy, game, deterministic=True), 1))
     observations = np.concatenate([step.observations for step in steps])
     starts = np.concatenate([step.episode_starts for step in steps])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from ncp_agents.envs.atari import AtariVecEnv
-from ncp_agents.envs.disturbances import Disturbance, disturbed
+from ncp_agents.envs.atari import AtariVecEnv, available_cpus
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.saved_policy import SavedPolicy, State
@@ -83,25 +82,50 @@ def rules_for(policy: SavedPolicy, protocol: str | AtariProtocol) -> AtariProtoc
     return dataclasses.replace(rules, frame_stack=stack).evaluation()
 
 
+P = TypeVar("P", bound=Player)
+MakesGames = Callable[[int, int, int], AtariVecEnv]  # from num_envs, seed, num_threads
+
+
+class Group(NamedTuple, Generic[P]):
+    """Games that one thread plays."""
+
+    player: P
+    env: AtariVecEnv
+
+
 @contextlib.contextmanager
-def playing(
-    policy: SavedPolicy,
-    protocol: str | AtariProtocol,
-    seed: int,
-    num_envs: int,
-    render: bool,
-    disturbance: Disturbance | None = None,
-) -> Iterator[AtariVecEnv]:
-    """Environments for a policy, its weights frozen, and torch `seeded`."""
-    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
-    if disturbance is not None:
-        env = disturbed(disturbance, game, num_envs, rules, seed)
-    else:
-        mode = "rgb_array" if render else None
-        env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
-    frozen = policy.network.circuit.frozen()
-    with contextlib.closing(env), seeded(seed, policy.device), frozen:
-        yield env
+def groups(player: P, games: MakesGames, num_envs: int, seed: int) -> Iterator[list[Group[P]]]:
+    """Games to play `side_by_side`, in two halves, so that one's emulators run while the policy
+    looks at the other's screens. Inside, torch keeps to one thread, and a policy's weights are
+    frozen.
+
+    The same seed and num_envs give the same games: each half draws actions from random numbers of
+    its own. Only a `SavedPolicy` can do so; what others play stays in one group, and torch's random
+    numbers are `seeded`.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(player, SavedPolicy):
+            stack.enter_context(one_thread())
+            stack.enter_context(player.network.frozen())
+            sizes = [size for size in (-(-num_envs // 2), num_envs // 2) if size]
+        else:
+            device = torch.device(getattr(player, "device", "cpu"))
+            stack.enter_context(seeded(seed, device))
+            sizes = [num_envs]
+        made = []
+        threads = max(available_cpus() // len(sizes), 1)
+        for first, size in zip((seed, seed + sizes[0]), sizes, strict=False):
+            env = stack.enter_context(contextlib.closing(games(size, first, threads)))
+            made.append(Group(_drawing(player, first), env))
+        yield made
+
+
+def _drawing(player: P, seed: int) -> P:
+    """The same player, drawing from random numbers of its own if it can."""
+    if not isinstance(player, SavedPolicy):
+        return player
+    generator = torch.Generator(player.device).manual_seed(seed)
+    return dataclasses.replace(player, generator=generator)
 
 
 @contextlib.contextmanager

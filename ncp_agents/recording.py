@@ -6,12 +6,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from tqdm import tqdm
 
@@ -20,9 +19,18 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
-from ncp_agents.playing import MOST_ENVS, Player, Step, envs_for, rules_for, run_loop, seeded
+from ncp_agents.playing import (
+    MOST_ENVS,
+    Player,
+    Step,
+    envs_for,
+    groups,
+    rules_for,
+    run_loop,
+)
 from ncp_agents.rendering.keyboard import Human
 from ncp_agents.saved_policy import WEIGHTS, SavedPolicy, State
+from ncp_agents.side_by_side import side_by_side
 
 
 class Explorer:
@@ -116,24 +124,29 @@ def record(
             num_envs, mode = 1, "rgb_array"
         seed = int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
         game, rules = demos.provenance.game, demos.provenance.protocol
-        env = AtariVecEnv(game, num_envs, rules, seed=seed, render_mode=mode)
-        reads = getattr(player, "observation_space", env.observation_space)
-        if reads != env.observation_space:
-            env.close()
-            raise UserError(
-                f"the player reads {reads}, but {demos.path} is of {env.observation_space}; the "
-                "protocol's frame_stack must be the player's"
-            )
-        frozen = (
-            player.network.circuit.frozen() if isinstance(player, SavedPolicy) else nullcontext()
-        )
-        explorer = Explorer(player, env.action_space.n, epsilon, seed)  # type: ignore[attr-defined]
-        device = torch.device(getattr(player, "device", "cpu"))
+
+        def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
+            return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
+
+        def loop(half: int, player: Player, env: AtariVecEnv) -> Iterator[Step]:
+            reads = getattr(player, "observation_space", env.observation_space)
+            if reads != env.observation_space:
+                raise UserError(
+                    f"the player reads {reads}, but {demos.path} is of {env.observation_space}; "
+                    "the protocol's frame_stack must be the player's"
+                )
+            if isinstance(player, Human):
+                return player.play(env)
+            actions = len(env.get_action_meanings())
+            return run_loop(Explorer(player, actions, epsilon, seed + half), env, deterministic)
+
         quotas = [len(range(i, missing, num_envs)) for i in range(num_envs)]
-        with closing(env), seeded(seed, device), frozen, ThreadPoolExecutor(1) as packer:
+        with (
+            groups(player, games, num_envs, seed) as halves,
+            side_by_side([loop(i, *half) for i, half in enumerate(halves)]) as steps,
+            ThreadPoolExecutor(1) as packer,
+        ):
             waiting: list[Future[Entry]] = []  # compressing must not stop the games
-            human = isinstance(player, Human)
-            steps = player.play(env) if human else run_loop(explorer, env, deterministic)
             for episode in episodes_of(steps if watch is None else watch(steps), quotas):
                 waiting.append(packer.submit(demos.append, episode))
                 while waiting and (waiting[0].done() or len(waiting) > num_envs):

@@ -11,6 +11,7 @@ from torch import nn
 from ncp_agents.sb3 import CnnNcpPolicy
 from ncp_agents.sb3.encoders import CompactCNN
 from ncp_agents.torch import kernels
+from ncp_agents.torch.frozen import frozen
 from ncp_agents.torch.kernels import convolutions
 
 # (C, H, W) of a frame, then (filters, kernel, stride) of each convolution
@@ -36,7 +37,7 @@ def chain(name):
     for filters, kernel, stride in sizes:
         layers.append(nn.Conv2d(channels, filters, kernel, stride))
         channels = filters
-    return layers
+    return nn.ModuleList(layers)
 
 
 def plain(frames, layers):
@@ -92,6 +93,19 @@ def test_no_frames_give_no_maps():
     assert maps.shape == (0, 32, 9, 9)
     gradient = torch.autograd.grad(maps.sum(), layers[0].weight)[0]
     assert not gradient.any()
+
+
+def test_frozen_weights_are_prepared_once_for_each_kind_of_frames():
+    layers, frames = chain("compact"), torch.rand(2, 1, 84, 84)
+    with torch.no_grad(), frozen(layers):
+        before = convolutions.run(frames, layers)
+        layers[0].weight.mul_(0.5)  # the same memory
+        after = convolutions.run(frames, layers)
+        torch.testing.assert_close(after, plain(frames, layers).float())
+        assert not torch.equal(before, after)
+        for others in (frames[:1], torch.rand(2, 1, 60, 60), (255 * frames).byte()):
+            expected = plain(others, layers).float()
+            torch.testing.assert_close(convolutions.run(others, layers), expected)
 
 
 def encoder():

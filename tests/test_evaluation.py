@@ -40,25 +40,28 @@ def breakout():
 
 def test_every_environment_plays_its_quota(breakout):
     counted = []
-    result = evaluate(breakout, 3, num_envs=2, seed=8, on_game=counted.append)
+    result = evaluate(breakout, 5, num_envs=3, seed=11, on_game=counted.append)
 
-    env = AtariVecEnv("breakout", 2, PROTOCOLS["v4"].evaluation(), seed=8)
-    games = [], []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(8)
-        observation, state, start = env.reset(), None, np.ones(2, bool)
-        while len(games[0]) < 2 or len(games[1]) < 1:
-            actions, state = breakout.act(observation, state, start)
-            observation, _, start, infos = env.step(actions)
-            for own, info in zip(games, infos, strict=True):
+    games = [], [], []
+    for first, size in ((0, 2), (2, 1)):  # two halves, each with random numbers of its own
+        env = AtariVecEnv("breakout", size, PROTOCOLS["v4"].evaluation(), seed=11 + first)
+        generator = torch.Generator().manual_seed(11 + first)
+        own = games[first : first + size]
+        for step in run_loop(dataclasses.replace(breakout, generator=generator), env):
+            for played, info in zip(own, step.infos, strict=True):
                 if "episode" in info:
-                    own.append((info["episode"]["r"], info["episode"]["l"]))
+                    played.append((info["episode"]["r"], info["episode"]["l"]))
+            if min(map(len, own)) >= 2:
+                break
 
-    assert len(games[1]) > 1  # it had time for more than its quota
-    expected = games[0][:2] + games[1][:1]
+    # An environment had time for more than its quota.
+    assert sum(length for _, length in games[2][:2]) < max(
+        sum(length for _, length in own[:2]) for own in games[:2]
+    )
+    expected = games[0][:2] + games[1][:2] + games[2][:1]
     assert list(zip(result.returns, result.lengths, strict=True)) == expected
     assert sorted(counted) == sorted(expected)
-    assert (result.num_envs, result.seed) == (2, 8)
+    assert (result.num_envs, result.seed) == (3, 11)
     assert sum(result.actions.values()) == sum(length for _, length in expected)
 
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,16 @@ def test_a_saved_policy_goes_on_in_recurrent_ppo():
         before = model.policy.value_net.weight.clone()
         model.learn(16)
         assert not torch.equal(before, model.policy.value_net.weight)
+
+
+def test_actions_are_drawn_as_often_as_they_are_likely():
+    policy = load(find("pong-cfc"))
+    policy = replace(policy, generator=torch.Generator().manual_seed(0))
+    likely = torch.tensor([0.1, 0.0, 0.6, 0.3, 0.0])
+    logits = likely.log().expand(100_000, 5)
+    before = torch.get_rng_state()
+    drawn = policy.choose(logits, deterministic=False).bincount(minlength=5) / 100_000
+    assert torch.equal(torch.get_rng_state(), before)  # it has random numbers of its own
+    assert not drawn[[1, 4]].any()
+    torch.testing.assert_close(drawn, likely, rtol=0, atol=0.006)  # four standard deviations
+    assert policy.choose(logits[:2], deterministic=True).tolist() == [2, 2]

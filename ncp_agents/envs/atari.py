@@ -45,7 +45,7 @@ class AtariVecEnv(VecEnv):
         protocol: "v4", "v5", or an `AtariProtocol`.
         seed: game i starts from `seed + i` at the first reset; None draws fresh seeds. `seed()`
             sets them anew for the next reset.
-        num_threads: of ALE; 0 takes one a game, up to one a CPU.
+        num_threads: of ALE, up to one a game; 0 takes up to one a CPU.
         render_mode: None, or "rgb_array" to play every game a second time in colour, in lockstep,
             for `get_images`. Half as fast.
 
@@ -78,7 +78,7 @@ class AtariVecEnv(VecEnv):
 
         size = (self.protocol.frame_size, self.protocol.frame_size)
         stack = self.protocol.frame_stack
-        threads = num_threads or min(num_envs, _available_cpus())
+        threads = min(num_envs, num_threads or available_cpus())
         self._games = emulators(self.game, num_envs, self.protocol, size, stack, threads)
         self._colour_games = None
         if render_mode is not None:
@@ -303,7 +303,7 @@ def emulators(
     )
 
 
-def _available_cpus() -> int:
+def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux; honours containers' and taskset's limits
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

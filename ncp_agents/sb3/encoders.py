@@ -57,9 +57,8 @@ class CompactCNN(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """(B, C, H, W), in 0…1 or as bytes in 0…255 → (B, features_dim)."""
-        layers = [layer for layer in self.cnn if isinstance(layer, nn.Conv2d)]
-        if convolutions.fits(observations, layers):
-            return self.linear(convolutions.run(observations, layers).flatten(1))
+        if convolutions.fits(observations, self.cnn):
+            return self.linear(convolutions.run(observations, self.cnn).flatten(1))
         if observations.dtype == torch.uint8:
             observations = observations.float() / 255.0
         standardised = F.layer_norm(observations, observations.shape[-3:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from ncp_agents.names import look_up
 from ncp_agents.sb3.circuits import WiringLike, make_circuit
 from ncp_agents.sb3.encoders import CompactCNN, check_fits
+from ncp_agents.torch.frozen import frozen
 
 CriticReads = Literal["circuit+encoder", "circuit", "encoder"]
 CRITIC_READS: tuple[CriticReads, ...] = ("circuit+encoder", "circuit", "encoder")
@@ -127,6 +130,14 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         )
         self.lstm_hidden_state_shape = (1, 1, neurons)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """A context in which the weights do not change, so that single steps without gradient, as
+        in a rollout, need not prepare them each time."""
+        encoders = [module.cnn for module in self.modules() if isinstance(module, CompactCNN)]
+        with self.circuit.frozen(), frozen(*encoders):
+            yield
+
     @property
     def lstm_actor(self) -> CircuitShape:
         """What RecurrentPPO asks for to make room for states."""
@@ -167,12 +178,14 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         return neurons.flatten(0, 1), (h[None], c[None])
 
     def _actor(self, neurons: Tensor) -> Distribution:
+        if isinstance(self.action_dist, CategoricalDistribution):
+            return self.action_dist.proba_distribution(self._logits(neurons))
         motor = self.circuit.read_out(neurons)
-        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
-        if self.temperature != 1.0 and isinstance(distribution, CategoricalDistribution):
-            logits = distribution.distribution.logits
-            return distribution.proba_distribution(logits / self.temperature)
-        return distribution
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
+
+    def _logits(self, neurons: Tensor) -> Tensor:
+        motor = self.circuit.read_out(neurons)
+        return self.action_net(self.mlp_extractor.forward_actor(motor)) / self.temperature
 
     def _critic(self, neurons: Tensor, features: Tensor) -> Tensor:
         if self.critic_reads == "encoder":
@@ -242,6 +255,19 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         features, _ = self._both_features(obs)
         neurons, states = self._run_circuit(features, lstm_states, episode_starts, timespans)
         return self._actor(neurons), states
+
+    def action_logits(
+        self,
+        obs: Tensor,
+        lstm_states: tuple[Tensor, ...],
+        episode_starts: Tensor,
+        timespans: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Of one discrete action, (B * T, A), up to a constant: what `get_distribution` is of,
+        without the distribution, which takes longer to set up than the circuit to run."""
+        features, _ = self._both_features(obs)
+        neurons, states = self._run_circuit(features, lstm_states, episode_starts, timespans)
+        return self._logits(neurons), states
 
     def predict_values(
         self, obs: Tensor, lstm_states: tuple[Tensor, ...], episode_starts: Tensor

@@ -144,8 +144,8 @@ class SequencePPO(RecurrentPPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As RecurrentPPO's; meanwhile weights stay as they are, and torch takes one thread."""
-        circuit = getattr(self.policy, "circuit", None)
-        with one_thread(), nullcontext() if circuit is None else circuit.frozen():
+        frozen = getattr(self.policy, "frozen", nullcontext)  # sb3-contrib's policies have none
+        with one_thread(), frozen():
             return super().collect_rollouts(*args, **kwargs)
 
     def learn(self, *args: Any, **kwargs: Any) -> Self:

@@ -16,10 +16,9 @@ Axes: B batch, T steps, L layers, K = T + L - 1 waves, I inputs, N neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from torch.nn import Module
 
 from ncp_agents.torch import kernels
 from ncp_agents.torch.cfc_cell import CfCCell
+from ncp_agents.torch.frozen import prepared
 from ncp_agents.torch.fused import Blocks, FusedWeights, fuse
 from ncp_agents.torch.kernels import cfc
 from ncp_agents.torch.ltc_cell import LTCCell
@@ -35,14 +35,18 @@ from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.recurrence import Plan, Recurrence
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
-Cell = TypeVar("Cell", bound=Module)
-Weights = TypeVar("Weights")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _not_compiled(function: Function) -> Function:
     """torch.compile goes round it: the kernels are faster than what it makes of the plain path."""
-    return cast(Function, torch.compiler.disable(function))
+    disabled = torch.compiler.disable(function)  # which takes a third of a single step
+
+    @wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return disabled(*args) if torch.compiler.is_compiling() else function(*args)
+
+    return cast(Function, wrapper)
 
 
 @_not_compiled
@@ -56,13 +60,13 @@ def scan(
     """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → states (T, B, N), final state (B, N)."""
     constant = None if isinstance(timespans, Tensor) else timespans
-    weights = _prepared(cell, fuse, constant)
-    if resets is not None and not bool(resets.any()):
-        resets = None
+    weights = prepared(cell, constant, lambda: fuse(cell, constant))
     if cfc.fits(weights, h):
         varying = timespans.to(h.dtype) if isinstance(timespans, Tensor) else None
         states = cfc.run(weights, x, h, varying, resets)
     else:
+        if resets is not None and not bool(resets.any()):
+            resets = None
         states = _in_skewed_time(weights, x, h, timespans, resets)
     return states, states[-1]
 
@@ -114,7 +118,7 @@ def scan_ltc(
 ) -> tuple[Tensor, Tensor]:
     """As `scan`, for LTC neurons: what the sensory synapses do is worked out for all steps before
     the loop, and only synapses that exist are looked at."""
-    membrane = _prepared(cell, lambda cell, _: cell.membrane(), None)
+    membrane = prepared(cell, None, cell.membrane)
     if resets is not None and not bool(resets.any()):
         resets = None
     if isinstance(timespans, Tensor):
@@ -160,36 +164,6 @@ def scan_steps(
         _, h = cell(x[t], h, timespan)
         states.append(h)
     return torch.stack(states), h, c
-
-
-@contextmanager
-def frozen(cell: Module) -> Iterator[None]:
-    """Inside, the cell's weights stay as they are, so they are prepared once: in a rollout of
-    single steps that would take as long as the step. Calls that need gradients are not affected."""
-    if cell in _FROZEN:  # already so outside
-        yield
-        return
-    _FROZEN[cell] = {}
-    try:
-        yield
-    finally:
-        del _FROZEN[cell]
-
-
-# Not keyed by the tensors' `_version`: fused optimisers change weights without counting it up.
-_FROZEN: WeakKeyDictionary[Module, dict[float | None, Any]] = WeakKeyDictionary()
-
-
-def _prepared(
-    cell: Cell, prepare: Callable[[Cell, float | None], Weights], timespan: float | None
-) -> Weights:
-    """What `prepare` makes of a cell's weights for a timespan, or what it made of frozen ones."""
-    known = None if torch.is_grad_enabled() else _FROZEN.get(cell)
-    if known is None:
-        return prepare(cell, timespan)
-    if timespan not in known:
-        known[timespan] = prepare(cell, timespan)
-    return known[timespan]
 
 
 def _skew(values: Tensor, sizes: list[int]) -> Tensor:

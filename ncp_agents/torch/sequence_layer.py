@@ -9,8 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ncp_agents.torch.frozen import frozen, prepared
 from ncp_agents.torch.memory_cell import MemoryCell
-from ncp_agents.torch.scan import frozen, scan_steps
+from ncp_agents.torch.scan import scan_steps
 from ncp_agents.wirings import Wiring
 
 State = Tensor | tuple[Tensor, Tensor]
@@ -143,7 +144,7 @@ class SequenceLayer(nn.Module, ABC):
     def _check_kind(self, input: Tensor) -> None:
         if not isinstance(input, Tensor):
             raise ValueError(f"input is a {type(input).__name__}, expected a torch.Tensor")
-        weight = _a_parameter(self.rnn_cell)
+        weight = prepared(self.rnn_cell, "a parameter", lambda: _a_parameter(self.rnn_cell))
         assert weight is not None
         if input.device != weight.device:
             raise ValueError(

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import c_float, c_int32, c_void_p
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch import kernels
+from ncp_agents.torch.frozen import prepared
 from ncp_agents.torch.kernels.compiled import address, by_rows, library, padded
 
 MOST_MAPS = 4
@@ -52,7 +54,7 @@ class _Call(ctypes.Structure):
     )
 
 
-def fits(frames: Tensor, convolutions: Sequence[nn.Conv2d]) -> bool:
+def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
     """Whether `run` takes these: square kernels without padding, on the CPU, and no gradient of
     the frames."""
     return (
@@ -62,40 +64,76 @@ def fits(frames: Tensor, convolutions: Sequence[nn.Conv2d]) -> bool:
         and frames.dtype in (torch.uint8, torch.float32)
         and not frames.requires_grad
         and not torch.is_autocast_enabled("cpu")
-        and all(c.weight.dtype == torch.float32 and c.bias is not None for c in convolutions)
+        and all(c.weight.dtype == torch.float32 and c.bias is not None for c in _chain(cnn))
         and library() is not None
     )
 
 
-def run(frames: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:
-    """Each frame standardised, then the convolutions, with ReLU after each.
+def run(frames: Tensor, cnn: nn.Sequential | nn.ModuleList) -> Tensor:
+    """Each frame standardised, then the convolutions among `cnn`, with ReLU after each.
 
     frames (B, C, H, W), in 0…1 or as bytes in 0…255 → (B, F, H', W').
     """
-    weights = [
-        tensor.contiguous()
-        for convolution in convolutions
-        for tensor in (convolution.weight, convolution.bias)
-        if tensor is not None
-    ]
-    strides = [convolution.stride[0] for convolution in convolutions]
-    maps = Convolutions.apply(frames.contiguous(), strides, *weights)
+    plan = prepared(cnn, (frames.shape, frames.dtype), lambda: _plan(frames, _chain(cnn)))
+    if not torch.is_grad_enabled():
+        return _forward(plan, frames.contiguous())
+    maps = Convolutions.apply(plan, frames.contiguous(), *plan.weights)
     assert isinstance(maps, Tensor)
     return maps
 
 
+def _chain(cnn: Iterable[nn.Module]) -> list[nn.Conv2d]:
+    return [layer for layer in cnn if isinstance(layer, nn.Conv2d)]
+
+
+class Plan(NamedTuple):
+    """What does not change from call to call with the same weights."""
+
+    weights: list[Tensor]
+    """Weight and bias of each convolution."""
+    strides: list[int]
+    shape: tuple[int, ...]
+    """Of what comes out, (B, F, H', W')."""
+    operations: float
+    """Multiplications of the forward."""
+    call: _Call
+    """The kernel's argument, which points into the weights."""
+
+
+def _plan(frames: Tensor, convolutions: Sequence[nn.Conv2d]) -> Plan:
+    weights, strides, operations = [], [], 0.0
+    call = _Call(*frames.shape[1:], maps=len(convolutions), epsilon=EPSILON)
+    rows, columns = frames.shape[2:]
+    for index, convolution in enumerate(convolutions):
+        assert convolution.bias is not None
+        weight, bias = convolution.weight.contiguous(), convolution.bias.contiguous()
+        (filters, _, kernel, _), stride = weight.shape, convolution.stride[0]
+        rows, columns = ((size - kernel) // stride + 1 for size in (rows, columns))
+        operations += float(rows * columns * weight.numel()) * len(frames)
+        call.convolutions[index] = _Convolution(
+            address(weight), address(bias), filters, kernel, stride
+        )
+        weights += [weight, bias]
+        strides.append(stride)
+    shape = (len(frames), weights[-1].shape[0], rows, columns)
+    return Plan(weights, strides, shape, operations, call)
+
+
+def _forward(plan: Plan, frames: Tensor) -> Tensor:
+    out = plan.weights[0].new_empty(plan.shape)
+    call = _reading(plan, frames)
+    call.out = address(out)
+    by_rows("convolutions_forward", call, len(frames), plan.operations)
+    return out
+
+
 class Convolutions(torch.autograd.Function):
-    """frames (B, C, H, W), the strides, then weight and bias of each convolution
-    → (B, F, H', W')."""
+    """frames (B, C, H, W), then weight and bias of each convolution → (B, F, H', W')."""
 
     @staticmethod
-    def forward(ctx, frames: Tensor, strides: list[int], *weights: Tensor) -> Tensor:
-        maps = _maps(frames, strides, weights)
-        out = weights[0].new_empty(len(frames), *maps[-1])
-        call = _call(frames, strides, weights)
-        call.out = address(out)
-        by_rows("convolutions_forward", call, len(frames), _operations(frames, maps, weights))
-        ctx.strides = strides
+    def forward(ctx, plan: Plan, frames: Tensor, *weights: Tensor) -> Tensor:
+        out = _forward(plan, frames)
+        ctx.plan = plan
         ctx.save_for_backward(frames, out, *weights)
         return out
 
@@ -107,10 +145,9 @@ class Convolutions(torch.autograd.Function):
         shapes = _packed_shapes(frames, weights)
         sizes = [size for shape in shapes for size in (math.prod(shape), shape[-1])]
         dweights = out.new_zeros(torch.get_num_threads(), sum(sizes))
-        call = _call(frames, ctx.strides, weights)
+        call = _reading(ctx.plan, frames)
         call.out, call.dout, call.dweights = map(address, (out, dout, dweights))
-        operations = 2 * _operations(frames, _maps(frames, ctx.strides, weights), weights)
-        by_rows("convolutions_backward", call, len(frames), operations)
+        by_rows("convolutions_backward", call, len(frames), 2 * ctx.plan.operations)
         sums = dweights.sum(0).split(sizes)
         grads: list[Tensor] = []
         for shape, dweight, dbias, weight in zip(
@@ -122,16 +159,14 @@ class Convolutions(torch.autograd.Function):
         return None, None, *grads
 
 
-def _maps(
-    frames: Tensor, strides: list[int], weights: Sequence[Tensor]
-) -> list[tuple[int, int, int]]:
-    """(filters, rows, columns) of what each convolution makes."""
-    maps = []
-    rows, columns = frames.shape[2:]
-    for weight, stride in zip(weights[::2], strides, strict=True):
-        rows, columns = ((size - weight.shape[2]) // stride + 1 for size in (rows, columns))
-        maps.append((weight.shape[0], rows, columns))
-    return maps
+def _reading(plan: Plan, frames: Tensor) -> _Call:
+    """The kernel's argument for these frames."""
+    call = _Call.from_buffer_copy(plan.call)
+    if frames.dtype == torch.uint8:
+        call.bytes = address(frames)
+    else:
+        call.pixels = address(frames)
+    return call
 
 
 def _packed_shapes(frames: Tensor, weights: Sequence[Tensor]) -> list[tuple[int, int, int, int]]:
@@ -141,29 +176,3 @@ def _packed_shapes(frames: Tensor, weights: Sequence[Tensor]) -> list[tuple[int,
     channels = [frames.shape[1], *wide[:-1]]
     sizes = [weight.shape[2] for weight in weights[::2]]
     return [(k, k, c, w) for k, c, w in zip(sizes, channels, wide, strict=True)]
-
-
-def _operations(
-    frames: Tensor, maps: list[tuple[int, int, int]], weights: Sequence[Tensor]
-) -> float:
-    """Multiplications of the forward."""
-    a_frame = sum(
-        rows * columns * weight.numel()
-        for (_, rows, columns), weight in zip(maps, weights[::2], strict=True)
-    )
-    return float(a_frame) * len(frames)
-
-
-def _call(frames: Tensor, strides: list[int], weights: Sequence[Tensor]) -> _Call:
-    """The kernel's argument, which points into the tensors."""
-    call = _Call(*frames.shape[1:], maps=len(strides), epsilon=EPSILON)
-    if frames.dtype == torch.uint8:
-        call.bytes = address(frames)
-    else:
-        call.pixels = address(frames)
-    for index, stride in enumerate(strides):
-        weight, bias = weights[2 * index : 2 * index + 2]
-        call.convolutions[index] = _Convolution(
-            address(weight), address(bias), weight.shape[0], weight.shape[2], stride
-        )
-    return call

@@ -1,0 +1,40 @@
+"""Weights that stay as they are for a while, so that what is made of them is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.nn import Module
+
+T = TypeVar("T")
+
+
+@contextmanager
+def frozen(*modules: Module) -> Iterator[None]:
+    """Inside, the modules' weights stay as they are, so they are prepared once: in a rollout of
+    single steps that would take as long as the step. Calls that need gradients are not affected."""
+    ours = [module for module in modules if module not in _FROZEN]  # others are so outside, too
+    _FROZEN.update((module, {}) for module in ours)
+    try:
+        yield
+    finally:
+        for module in ours:
+            del _FROZEN[module]
+
+
+# Not keyed by the tensors' `_version`: fused optimisers change weights without counting it up.
+_FROZEN: WeakKeyDictionary[Module, dict[Hashable, Any]] = WeakKeyDictionary()
+
+
+def prepared(module: Module, key: Hashable, prepare: Callable[[], T]) -> T:
+    """What `prepare` makes of a module's weights, or under that key made of frozen ones before."""
+    known = None if torch.is_grad_enabled() else _FROZEN.get(module)
+    if known is None:
+        return prepare()
+    if key not in known:
+        known[key] = prepare()
+    return known[key]
