@@ -17,6 +17,7 @@ from ncp_agents.torch.kernels import convolutions
 # (C, H, W) of a frame, then (filters, kernel, stride) of each convolution
 CHAINS = {
     "compact": ((1, 84, 84), [(16, 8, 4), (32, 4, 2)]),
+    "deep": ((1, 84, 84), [(16, 8, 4), (32, 4, 2), (64, 3, 2)]),
     "nature": ((4, 84, 84), [(32, 8, 4), (64, 4, 2), (64, 3, 1)]),
     "smallest frame": ((3, 20, 20), [(16, 8, 4), (32, 4, 2)]),
     "pixels left over": ((3, 37, 41), [(5, 5, 2), (7, 3, 3), (33, 2, 1)]),

@@ -151,7 +151,7 @@ def test_wiring_as_object_config_or_number(wiring, neurons):
 def test_images_without_a_range_of_pixels_are_read_as_given():
     """Images scaled before the policy (normalize_images=False) need no uint8 space."""
     scaled = spaces.Box(0.0, 1.0, (4, 36, 36), np.float32)
-    for encoder in ("compact", "nature"):
+    for encoder in ("compact", "deep", "nature"):
         extractor = NCPFeaturesExtractor(scaled, WIRING, encoder=encoder)
         assert extractor(torch.rand(2, 4, 36, 36)).shape == (2, 16)
 
@@ -170,6 +170,7 @@ def test_images_without_a_range_of_pixels_are_read_as_given():
             {},
             r"\(1, 19, 19\), uint8\), expected an image \(C, H, W\) of at least 20 x 20",
         ),
+        (spaces.Box(0, 255, (4, 35, 84), np.uint8), {"encoder": "deep"}, "at least 36 x 36"),
     ],
 )
 def test_wrong_spaces_and_options_are_refused_with_the_remedy(space, options, message):

@@ -14,6 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from ncp_agents.sb3 import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy, SequencePPO
+from ncp_agents.sb3.encoders import DeepCompactCNN
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected
 
 POLICIES = {MlpNcpPolicy: ROW, CnnNcpPolicy: PICTURE, MultiInputNcpPolicy: BOTH}
@@ -109,6 +110,7 @@ def test_policy_by_name_in_sequence_ppo(policy, tmp_path):
         {"net_arch": {"pi": [5], "vf": [6, 7]}},
         {"critic": "encoder", "share_features_extractor": False},
         {"share_features_extractor": False},
+        {"features_extractor_class": DeepCompactCNN},
         {"wiring": 8},
         {"wiring": {"kind": "Random", "units": 12, "output_dim": 4, "sparsity_level": 0.3}},
         {"circuit_kwargs": {"mixed_memory": True, "mode": "pure"}},

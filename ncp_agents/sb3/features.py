@@ -28,7 +28,7 @@ class NCPFeaturesExtractor(BaseFeaturesExtractor):
             vector (I,), which is a window of one row.
         wiring: a `Wiring`, its config, or the number of neurons of a dense circuit.
         cell: "cfc" or "ltc".
-        encoder: of one frame: "compact" or "nature"; rows are not encoded.
+        encoder: of one frame: "compact", "deep" or "nature"; rows are not encoded.
         encoder_kwargs: its arguments.
         channels: of one frame: 1 grey, 3 colour.
         read: "neurons" for the whole state, "motor" for the motor neurons only.

@@ -8,19 +8,19 @@ actions and nothing else, then `evaluate` of 30 whole games, then `record` of as
 in all environments, also in those that wait for the last game to end. A share is the median over
 the turns.
 
-What was learnt, on two cores without AVX-512, 8 games of Pong: the games take 1.9 ms a step on
-both cores, the policy's look at 8 frames 1.2 ms on one, half of it the two convolutions. Two
-halves that take turns, one's games running while the policy looks at the other, won nothing, 4.2
-to 5.0 ms a step against 4.0: two looks at 4 frames take longer than one at 8. Two threads for the
-policy took 5.0 ms against 4.3, because they wait by spinning; with OMP_WAIT_POLICY=passive, set
-before Python starts, 3.5 to 4.3 against 4.2 to 4.9.
+What was learnt, on two noisy cores with AVX-512, 8 games of Pong: emulators keep both cores busy,
+1.3 to 1.7 ms a step, so all that the policy does comes on top, and between emulators' steps, which
+empty its caches, it takes half as long again as alone. One loop with all games reached 43 % of the
+games' speed, 38 % when recording. What led to 58 % (56 to 70) and 50 % (45 to 51):
 
-On two noisy cores with AVX-512 the policy looks at 8 frames in 0.8 ms where nothing else runs, in
-1.4 to 2.3 ms between the games' steps, which empty its caches, and setting ALE's threads going
-takes 0.7 to 1.1 ms. 16 games at a time make 2,050 steps/s where 8 make 1,490, and two groups of 8
-in turns 2,250 to 2,450: a tenth to a fifth more, not worth a second way to play. Since the encoder
-has a kernel of its own, which takes 0.2 ms for 8 frames, evaluation is at 37 to 55 % of the games'
-speed and recording at 33 to 48 %, on such a machine in a noisy hour.
+- Two halves, each in a thread with half of ALE's threads. All of ALE's threads for each half are a
+  tenth slower, threads pinned to cores no faster, two halves in turns in one thread hardly faster
+  than all games at once.
+- One thread looks at a time. Two at once hand Python's interpreter to and fro at each operation: a
+  look at 4 frames then takes 0.74 ms, one after the other 0.50.
+- A look with less around it, 0.36 ms instead of 0.53 where nothing else runs: the encoder's kernel
+  takes 0.11, the linear layer 0.04, the circuit 0.003; the rest is Python and torch's calls.
+  `torch.multinomial` took 0.05, the wrapper of `torch.compiler.disable` 0.01.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What moves the score: a recipe in short trainings, each with one setting changed.
 
-    python scripts/benchmarks/tuning.py                                # 3.9 million steps
+    python scripts/benchmarks/tuning.py                                # 4.2 million steps
     python scripts/benchmarks/tuning.py --policy pong-cfc --variants recipe rate-5e-4 dense
 
 Trains each variant of the recipe for the same number of steps, the learning rate annealed over
@@ -17,6 +17,7 @@ Variants, alike but for what their name says:
     rate-2.5e-4
     no-limit         updates go on, however far they move the policy
     epochs-2         passes over a rollout; the recipes have 4
+    deep             the encoder with a third convolution, and twice the features
     nature           the encoder of Mnih et al. 2015, features as many
     critic-circuit   the critic reads the neurons alone, not the encoder's features beside them
     dense            64 neurons that all read each other, and the actor reads all of them
@@ -52,6 +53,7 @@ CHANGES: dict[str, dict[str, dict[str, object]]] = {
     "rate-2.5e-4": {"ppo": {"learning_rate": 2.5e-4}},
     "no-limit": {"ppo": {"target_kl": 0.0}},
     "epochs-2": {"ppo": {"n_epochs": 2}},
+    "deep": {"policy": {"encoder": "deep", "features": 128}},
     "nature": {"policy": {"encoder": "nature"}},
     "critic-circuit": {"policy": {"critic": "circuit"}},
     "dense": {"circuit": {"wiring": "dense"}},
