@@ -44,7 +44,7 @@ def test_pong_cfc_is_as_small_and_as_good_as_the_readme_says():
     assert policy.recipe.environment.frame_stack == 1
     scores = read_scores(folder / "scores.json")
     assert scores["v4-deterministic"].mean >= 20
-    assert scores["v4"].mean >= 20
+    assert scores["v4"].mean > 19.8  # the published LSTM
 
 
 def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
