@@ -21,10 +21,10 @@ from ncp_agents.errors import UserError
 from ncp_agents.files import check_writable
 from ncp_agents.playing import (
     MOST_ENVS,
-    MakesGames,
+    Player,
     Step,
     envs_for,
-    first_games,
+    games_for,
     groups,
     rules_for,
     run_loop,
@@ -32,13 +32,12 @@ from ncp_agents.playing import (
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.brain import brain_frames
 from ncp_agents.rendering.page import check_page_path, write_page
-from ncp_agents.rendering.pictures import pictures
-from ncp_agents.rendering.trace import Trace, Watched, trace
 from ncp_agents.rendering.video import check_video_path, write_video
-from ncp_agents.rendering.window import Window, shown
+from ncp_agents.rendering.window import Window
 from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.scores import SCORES, Scores, read_scores, table, write_scores
 from ncp_agents.side_by_side import side_by_side
+from ncp_agents.watching import in_window, record_trace, record_video, title_of
 
 
 class Game(NamedTuple):
@@ -84,6 +83,7 @@ def evaluate(
     on_game: Callable[[Game], None] | None = None,
     watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
     disturbance: Disturbance | None = None,
+    seat: Callable[[SavedPolicy, AtariVecEnv], Player] | None = None,
 ) -> Scores:
     """Play `episodes` whole games, rewards unclipped.
 
@@ -103,6 +103,8 @@ def evaluate(
         watch: gets the steps, with screens, and hands them on; the evaluation ends early where it
             stops, with the games finished so far. Not with a disturbance.
         disturbance: what comes between the games and the policy.
+        seat: says who plays some of the games in the policy's place; None is the policy itself,
+            told the time where the disturbance says so.
 
     Raises:
         UserError: an unknown protocol, episodes or num_envs below 1, or a disturbance that the
@@ -122,6 +124,8 @@ def evaluate(
     make = games_for(policy, protocol, watch is not None, disturbance)
 
     def loop(player: SavedPolicy, env: AtariVecEnv) -> Iterator[Step]:
+        if seat is not None:
+            return run_loop(seat(player, env), env, deterministic)
         if isinstance(env, JitteredAtariVecEnv) and disturbance and disturbance.timespans:
             return run_loop(ToldTheTime(player, env), env, deterministic)
         return run_loop(player, env, deterministic)
@@ -144,24 +148,6 @@ def evaluate(
         disturbance=disturbance,
         steps_per_second=round(speed, 1),
     )
-
-
-def games_for(
-    policy: SavedPolicy,
-    protocol: str | AtariProtocol,
-    render: bool,
-    disturbance: Disturbance | None = None,
-) -> MakesGames:
-    """What makes games for a policy, by the protocol's evaluation."""
-    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
-    mode = "rgb_array" if render else None
-
-    def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
-        if disturbance is not None:
-            return disturbed(disturbance, game, num_envs, rules, seed)
-        return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
-
-    return games
 
 
 def check_seed(seed: int) -> None:
@@ -223,7 +209,7 @@ def evaluate_command(
     of `video_games` further games played alone: screens of all scored games would halve the speed.
 
     Args:
-        brain: whether the video has the circuit beside the game.
+        brain: whether the video and the window have the circuit beside the game.
         page: an HTML file of the same games as the video, the game and the circuit step by step.
         output: the scores file; None takes the policy's own, if it has a folder. An entry of more
             games than `episodes` stays as it is.
@@ -242,8 +228,11 @@ def evaluate_command(
     if video is not None:
         check_video_path(video)
         check_writable(video, "--video")
-    elif brain:
-        raise UserError("--brain is the circuit beside a video's game; add --video game.mp4")
+    elif brain and render is None:
+        raise UserError(
+            "--brain is the circuit beside a game that is shown; add --video game.mp4 or "
+            "--render human"
+        )
     if page is not None:
         check_page_path(page)
         check_writable(page, "--page")
@@ -252,13 +241,14 @@ def evaluate_command(
 
     console = Console()
     with contextlib.ExitStack() as stack:
-        watch = None
+        watching: dict[str, Any] = {}
         if render is not None:
-            window = stack.enter_context(contextlib.closing(Window(policy.name)))
-            watch = lambda steps: shown(steps, window)  # noqa: E731
             num_envs = 1
+            window = Window(policy.name, scale=1 if brain else 3)
+            stack.enter_context(contextlib.closing(window))
+            watching = in_window(policy, window, brain, protocol, seed, deterministic)
         scores = evaluate_with_bar(
-            policy, episodes, protocol, seed, deterministic, num_envs, watch=watch
+            policy, episodes, protocol, seed, deterministic, num_envs, **watching
         )
     console.print(table(scores))
     if len(scores.returns) < episodes:
@@ -266,9 +256,9 @@ def evaluate_command(
         return scores
     if output is not None:
         console.print(kept(output, scores), soft_wrap=True)
-    if brain or page is not None:
+    if (brain and video is not None) or page is not None:
         played = record_trace(policy, video_games, protocol, seed, deterministic)
-        shown_circuit, title = anatomy(policy), f"{policy.name} plays {scores.game}"
+        shown_circuit, title = anatomy(policy), title_of(policy)
         if shown_circuit.in_blocks:
             console.print(f"{shown_circuit.about}: too many for lines, drawn as blocks of neurons")
         if video is not None and brain:
@@ -305,35 +295,6 @@ def kept(path: Path, scores: Scores) -> str:
         return f"{path} keeps its {len(known.returns)} games under {scores.key}, which say more"
     write_scores(path, scores)
     return f"scores: {path}"
-
-
-def record_trace(
-    policy: SavedPolicy,
-    games: int = 1,
-    protocol: str | AtariProtocol = "v4",
-    seed: int = 0,
-    deterministic: bool = False,
-) -> Trace:
-    """Play the games that `record_video` plays, and keep all that the policy saw, felt and did."""
-    with groups(policy, games_for(policy, protocol, render=True), 1, seed) as [(same, env)]:
-        player = Watched(same)
-        steps = first_games(run_loop(player, env, deterministic), games)
-        return trace(player, tqdm(steps, desc=policy.name, unit=" steps"))
-
-
-def record_video(
-    policy: SavedPolicy,
-    path: Path,
-    games: int = 1,
-    protocol: str | AtariProtocol = "v4",
-    seed: int = 0,
-    deterministic: bool = False,
-) -> int:
-    """Play `games` games alone, with a progress bar, into a video → the number of steps shown."""
-    with groups(policy, games_for(policy, protocol, render=True), 1, seed) as [(player, env)]:
-        steps = first_games(run_loop(player, env, deterministic), games)
-        frames = (picture for _, picture in pictures(steps))
-        return write_video(path, tqdm(frames, desc=path.name, unit=" steps"))
 
 
 def _counted_games(

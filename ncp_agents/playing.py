@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ncp_agents.envs.atari import AtariVecEnv, available_cpus
+from ncp_agents.envs.disturbances import Disturbance, disturbed
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.saved_policy import SavedPolicy, State
@@ -82,8 +83,28 @@ def rules_for(policy: SavedPolicy, protocol: str | AtariProtocol) -> AtariProtoc
     return dataclasses.replace(rules, frame_stack=stack).evaluation()
 
 
-P = TypeVar("P", bound=Player)
 MakesGames = Callable[[int, int, int], AtariVecEnv]  # from num_envs, seed, num_threads
+
+
+def games_for(
+    policy: SavedPolicy,
+    protocol: str | AtariProtocol,
+    render: bool,
+    disturbance: Disturbance | None = None,
+) -> MakesGames:
+    """What makes games for a policy, by the protocol's evaluation."""
+    game, rules = policy.recipe.environment.game, rules_for(policy, protocol)
+    mode = "rgb_array" if render else None
+
+    def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
+        if disturbance is not None:
+            return disturbed(disturbance, game, num_envs, rules, seed)
+        return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
+
+    return games
+
+
+P = TypeVar("P", bound=Player)
 
 
 class Group(NamedTuple, Generic[P]):

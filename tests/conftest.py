@@ -10,8 +10,15 @@ if shutil.which("nvidia-smi") is None:
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401  # before TensorFlow: both bring LLVM, and end the process otherwise
 
+import pytest
 from hypothesis import settings
 
 # The machines that run the tests may be busy: a slow example is not a failed one.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture
+def no_screen(monkeypatch):
+    """SDL draws into memory."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

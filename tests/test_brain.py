@@ -11,13 +11,14 @@ from test_rendering import decode
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import evaluate_command, record_trace
+from ncp_agents.evaluation import evaluate_command
 from ncp_agents.playing import first_games, run_loop
 from ncp_agents.recipe import Circuit, Recipe
 from ncp_agents.rendering.anatomy import MOST_LINES, ConductanceSynapses, anatomy
 from ncp_agents.rendering.brain import CIRCUIT, GAME, brain_frames
 from ncp_agents.rendering.screens import SEGMENT, Screens
 from ncp_agents.saved_policy import SavedPolicy, build, find, load
+from ncp_agents.watching import record_trace
 
 SHORT = protocol("v4", max_frames=160)  # 40 steps a game
 NAMES = ("pong-cfc", "pong-ltc")
@@ -303,7 +304,7 @@ def test_video_with_the_brain_and_page_of_the_same_game(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"brain": True}, "--brain is the circuit beside a video's game; add --video game.mp4"),
+        ({"brain": True}, "--brain is .* add --video game.mp4 or --render human"),
         ({"page": "page.txt"}, r"page .*page.txt ends in '.txt', expected .html"),
         ({"page": "file/page.html"}, r"cannot write .*page.html \(.*\); .* --page"),
         ({"page": "page.html", "video_games": 0}, "video_games is 0, expected >= 1"),

@@ -20,6 +20,7 @@ JOBS = {
     "rendering",
     "export",
     "run_folder",
+    "watching",
     "scores",
     "zoo",
 }

@@ -26,12 +26,6 @@ RULES = replace(protocol("v4").evaluation(), max_frames=80)  # 20 steps a game
 
 
 @pytest.fixture
-def no_screen(monkeypatch):
-    """SDL draws into memory."""
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-
-
-@pytest.fixture
 def demos(tmp_path):
     return Demos.create(tmp_path / "demos", Provenance("pong", RULES, {"human": True}))
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import record_trace
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.page import write_page
 from ncp_agents.saved_policy import find, load
+from ncp_agents.watching import record_trace
 
 sync_api = pytest.importorskip("playwright.sync_api")
 

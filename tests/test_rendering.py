@@ -13,13 +13,14 @@ import torch
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import evaluate_command, record_video
+from ncp_agents.evaluation import evaluate_command
 from ncp_agents.playing import first_games, run_loop
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.pictures import CAPTION_HEIGHT, captioned, pictures
 from ncp_agents.rendering.video import write_video
 from ncp_agents.rendering.window import Window
 from ncp_agents.saved_policy import SavedPolicy, build
+from ncp_agents.watching import record_video
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -28,12 +29,6 @@ SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 def policy():
     torch.manual_seed(5)
     return SavedPolicy(Recipe(), build(Recipe()))
-
-
-@pytest.fixture
-def no_screen(monkeypatch):
-    """SDL draws into memory."""
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
 
 
 def decode(path):

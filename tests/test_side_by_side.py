@@ -9,8 +9,7 @@ import pytest
 import torch
 from test_evaluation import SHORT, fresh_policy
 
-from ncp_agents.evaluation import games_for
-from ncp_agents.playing import Step, groups, run_loop
+from ncp_agents.playing import Step, games_for, groups, run_loop
 from ncp_agents.side_by_side import AT_ONCE, side_by_side
 from ncp_agents.torch import kernels
 

@@ -32,7 +32,7 @@ class Evaluate:
     num_envs: int | None = None  # games played side by side; default 16 at most
     video: Path | None = None  # film a game: .mp4, .webm or .gif
     video_games: int = 1  # games in the video and the page
-    brain: bool = False  # show the circuit beside the video's game
+    brain: bool = False  # show the circuit beside the game, in the video and in the window
     page: Path | None = None  # write a page (.html) of a game and the circuit, to step through
     render: Literal["human"] | None = None  # watch in a window; needs the extra 'play'
     output: Path | None = None  # scores file; default scores.json in the policy's folder

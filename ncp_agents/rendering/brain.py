@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -46,28 +47,61 @@ BACKGROUND, INK, GREY, FAINT = (15, 17, 22), (232, 233, 236), (146, 152, 163), (
 RAISES, LOWERS = (86, 180, 233), (255, 148, 64)  # of Okabe and Ito's palette, on a dark ground
 
 
-def brain_frames(trace: Trace, anatomy: Anatomy, title: str) -> Iterator[np.ndarray]:
-    """Each step's picture, (720, 1280, 3) uint8.
+class Moment(NamedTuple):
+    """What a picture shows of one step."""
+
+    screen: np.ndarray  # (H, W, 3) uint8
+    signals: np.ndarray  # (K,), as `Trace.signals`
+    probabilities: np.ndarray  # (A,)
+    action: int
+    value: float
+    score: float  # of the game, with this step's reward in it
+
+
+def moments(trace: Trace) -> Iterator[Moment]:
+    """A trace's, one after another."""
+    parts = (trace.signals, trace.probabilities, trace.actions, trace.values, trace.returns)
+    for screen, *own in zip(trace.screens, *parts, strict=True):
+        yield Moment(screen, *own)
+
+
+class Brain:
+    """Draws moments one after another, each (720, 1280, 3) uint8.
 
     Neurons and synapses are blue above 0 and orange below, at full strength where 99 % of their
-    column's over the whole trace are weaker. The score has the step's reward in it, as in
-    `pictures`.
+    column's are weaker over the trace `usual`. The running lines span its values and returns, and
+    what comes beyond them.
     """
-    ground = _ground(anatomy, title)
-    circuit = _Circuit(trace, anatomy)
-    value, score = _Line(VALUE, trace.values), _Line(SCORE, trace.returns)
-    signals = trace.signals
-    for t, screen in enumerate(trace.screens):
-        frame = ground.copy()
-        _show(frame, screen)
-        circuit.draw(frame, signals[t])
-        _actions(frame, anatomy, trace.probabilities[t], int(trace.actions[t]))
-        value.draw(frame, t, f"{trace.values[t]:z.2f}")
-        score.draw(frame, t, f"{trace.returns[t]:g}")
-        seconds = t // STEPS_PER_SECOND
-        clock = f"{seconds // 60}:{seconds % 60:02d}   step {t + 1:,} of {len(trace):,}"
+
+    def __init__(self, anatomy: Anatomy, title: str, usual: Trace) -> None:
+        self._anatomy = anatomy
+        self._ground = _ground(anatomy, title)
+        self._circuit = _Circuit(usual.signals, anatomy)
+        self._value, self._score = _Line(VALUE, usual.values), _Line(SCORE, usual.returns)
+
+    def draw(self, moment: Moment, clock: str) -> np.ndarray:
+        """The picture, with `clock` above the game."""
+        frame = self._ground.copy()
+        _show(frame, moment.screen)
+        self._circuit.draw(frame, moment.signals)
+        _actions(frame, self._anatomy, moment.probabilities, int(moment.action))
+        self._value.draw(frame, moment.value, f"{moment.value:z.2f}")
+        self._score.draw(frame, moment.score, f"{moment.score:g}")
         _write(frame, (GAME.right, 42), clock, 15, GREY, "right")
-        yield frame
+        return frame
+
+
+def brain_frames(trace: Trace, anatomy: Anatomy, title: str) -> Iterator[np.ndarray]:
+    """Each step's picture."""
+    brain = Brain(anatomy, title, trace)
+    for t, moment in enumerate(moments(trace)):
+        yield brain.draw(moment, f"{clock(t)}   step {t + 1:,} of {len(trace):,}")
+
+
+def clock(steps: int) -> str:
+    """Minutes and seconds of play."""
+    seconds = steps // STEPS_PER_SECOND
+    return f"{seconds // 60}:{seconds % 60:02d}"
 
 
 def _ground(anatomy: Anatomy, title: str) -> np.ndarray:
@@ -97,19 +131,19 @@ def _across(x: Any) -> Any:
 
 
 class _Circuit:
-    """The neurons and synapses of one trace.
+    """The neurons and synapses, as strong as they are in usual signals (T, K).
 
     What a synapse lights up is worked out once: coverage (P, S) says how much of each of P pixels
     its line fills, so that a step's light is one sparse product. Neurons in the same way.
     """
 
-    def __init__(self, trace: Trace, anatomy: Anatomy) -> None:
+    def __init__(self, usual: np.ndarray, anatomy: Anatomy) -> None:
         self._anatomy = anatomy
         places = anatomy.places()
         x, y = _across(places[:, 0]), places[:, 1] * CIRCUIT.height
         xy = np.stack([CIRCUIT.left - LIT.left + x, CIRCUIT.top - LIT.top + y], 1)
         self._drawn = np.flatnonzero(anatomy.drawn)
-        self._most, strongest, _ = anatomy.scales(trace.signals)
+        self._most, strongest, _ = anatomy.scales(usual)
         self._strongest = strongest[self._drawn]
         shapes = _shapes(xy, anatomy)
         self._pixels, self._coverage = _lines(xy, shapes, anatomy.ends[self._drawn])
@@ -275,22 +309,25 @@ def _actions(frame: np.ndarray, anatomy: Anatomy, probabilities: np.ndarray, tak
 class _Line:
     """The last 20 s of a number as a line that runs to the left."""
 
-    def __init__(self, box: Box, values: np.ndarray) -> None:
+    def __init__(self, box: Box, usual: np.ndarray) -> None:
         self._box = box
-        low, high = float(values.min()), float(values.max())
-        margin = 0.06 * (high - low) or 1.0
-        pixels = (box.height - 1) / (high - low + 2 * margin)
-        self._rows = (high + margin - values) * pixels  # from the top
-        self._zero = (high + margin) * pixels
+        self._low, self._high = float(usual.min()), float(usual.max())
+        self._past: deque[float] = deque(maxlen=LINE_STEPS)
 
-    def draw(self, frame: np.ndarray, t: int, now: str) -> None:
+    def draw(self, frame: np.ndarray, value: float, now: str) -> None:
+        self._past.append(value)
+        self._low, self._high = min(self._low, value), max(self._high, value)
+        margin = 0.06 * (self._high - self._low) or 1.0
+        top_value = self._high + margin
+        pixels = (self._box.height - 1) / (top_value - self._low + margin)
         left, top, right, bottom = self._box
-        area = frame[top:bottom, left:right]
-        if 0 < self._zero < self._box.height - 1:
-            area[round(self._zero)] = FAINT
-        steps = np.linspace(t + 1 - LINE_STEPS, t, self._box.width)  # a column each
-        past = steps >= 0
-        y = np.interp(steps[past], np.arange(t + 1), self._rows[: t + 1])
+        area, zero = frame[top:bottom, left:right], top_value * pixels  # from the top
+        if 0 < zero < self._box.height - 1:
+            area[round(zero)] = FAINT
+        rows = (top_value - np.array(self._past)) * pixels
+        steps = np.linspace(1 - LINE_STEPS, 0, self._box.width)  # a column each; now is 0
+        past = steps >= 1 - len(rows)
+        y = np.interp(steps[past], np.arange(1 - len(rows), 1), rows)
         before = np.r_[y[:1], y[:-1]]
         # How much of each pixel lies between this column's height and the one before.
         upper, lower = np.minimum(y, before) - 0.8, np.maximum(y, before) + 0.8

@@ -11,7 +11,6 @@ import numpy as np
 from ncp_agents.errors import UserError
 from ncp_agents.playing import Step
 from ncp_agents.rendering import STEPS_PER_SECOND
-from ncp_agents.rendering.pictures import pictures
 
 
 class Window:
@@ -76,9 +75,9 @@ class Window:
         self._pygame.display.quit()
 
 
-def shown(steps: Iterable[Step], window: Window) -> Iterator[Step]:
-    """The same steps, each after the window showed it; they end when the window is closed."""
-    for step, picture in pictures(steps):
+def shown(pictures: Iterable[tuple[Step, np.ndarray]], window: Window) -> Iterator[Step]:
+    """The steps, each after the window showed its picture; they end when the window is closed."""
+    for step, picture in pictures:
         if not window.show(picture):
             return
         yield step

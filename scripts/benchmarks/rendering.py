@@ -19,7 +19,6 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ncp_agents.evaluation import record_trace
 from ncp_agents.playing import rules_for
 from ncp_agents.rendering import STEPS_PER_SECOND
 from ncp_agents.rendering.anatomy import anatomy
@@ -27,6 +26,7 @@ from ncp_agents.rendering.brain import brain_frames
 from ncp_agents.rendering.page import write_page
 from ncp_agents.rendering.video import write_video
 from ncp_agents.saved_policy import find, load
+from ncp_agents.watching import record_trace
 
 
 @dataclass(frozen=True)
