@@ -66,10 +66,10 @@ class CompactCNN(BaseFeaturesExtractor):
 
 
 class DeepCompactCNN(CompactCNN):
-    """`CompactCNN` with a third convolution, 64 filters of 3 x 3 every 2: sees more, costs less.
+    """`CompactCNN` with a third convolution, 64 filters of 3 x 3 every 2.
 
-    It looks at wider parts of the picture, and hands 1,024 numbers to the linear layer instead of
-    2,592: with 128 features it has 159k parameters. Images are of at least 36 x 36 pixels.
+    It sees wider parts of the picture and hands 1,024 numbers to the linear layer instead of 2,592:
+    with 128 features it has 159k parameters. Images are of at least 36 x 36 pixels.
     """
 
     layers: ClassVar = (*CompactCNN.layers, (64, 3, 2))

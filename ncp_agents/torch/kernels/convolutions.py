@@ -91,7 +91,6 @@ class Plan(NamedTuple):
 
     weights: list[Tensor]
     """Weight and bias of each convolution."""
-    strides: list[int]
     shape: tuple[int, ...]
     """Of what comes out, (B, F, H', W')."""
     operations: float
@@ -101,7 +100,7 @@ class Plan(NamedTuple):
 
 
 def _plan(frames: Tensor, convolutions: Sequence[nn.Conv2d]) -> Plan:
-    weights, strides, operations = [], [], 0.0
+    weights, operations = [], 0.0
     call = _Call(*frames.shape[1:], maps=len(convolutions), epsilon=EPSILON)
     rows, columns = frames.shape[2:]
     for index, convolution in enumerate(convolutions):
@@ -114,9 +113,8 @@ def _plan(frames: Tensor, convolutions: Sequence[nn.Conv2d]) -> Plan:
             address(weight), address(bias), filters, kernel, stride
         )
         weights += [weight, bias]
-        strides.append(stride)
     shape = (len(frames), weights[-1].shape[0], rows, columns)
-    return Plan(weights, strides, shape, operations, call)
+    return Plan(weights, shape, operations, call)
 
 
 def _forward(plan: Plan, frames: Tensor) -> Tensor:
