@@ -306,10 +306,12 @@ def _counted_games(
     """The first quotas[i] games of environment i, environment after environment."""
     games: list[list[Game]] = [[] for _ in quotas]
     running, taken = np.zeros((len(quotas), actions), int), np.zeros(actions, int)
-    missing, played, began = sum(quotas), -len(quotas), 0.0
+    missing, played, began = sum(quotas), 0, None
     for step in steps:
-        played += len(quotas)
-        began = began or time.perf_counter()  # the games have been set up
+        if began is None:
+            began = time.perf_counter()  # the games have been set up
+        else:
+            played += len(quotas)
         running[np.arange(len(quotas)), step.actions] += 1
         for i, info in enumerate(step.infos):
             if "episode" not in info:
@@ -323,5 +325,5 @@ def _counted_games(
             running[i] = 0
         if not missing:
             break
-    speed = played / (time.perf_counter() - began)
+    speed = 0.0 if began is None else played / (time.perf_counter() - began)
     return Games([game for own in games for game in own], taken, speed)

@@ -74,7 +74,7 @@ class SavedPolicy:
     ) -> tuple[np.ndarray, State]:
         """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,)
         bool, timespans (B,) since the previous observation in steps, None = 1.0 → actions (B,) and
-        the new state. Does what stable-baselines3's `predict` does, in half the time."""
+        the new state. Does what stable-baselines3's `predict` does, with less around it."""
         if self.network.training:
             self.network.set_training_mode(False)
         batch, neurons, device = len(observation), self.network.circuit.state_size, self.device
@@ -98,11 +98,9 @@ class SavedPolicy:
         """logits (B, A) → actions (B,), the likeliest or drawn."""
         if deterministic:
             return logits.argmax(-1)
-        sums = logits.softmax(-1).cumsum(-1)
+        sums = logits.softmax(-1).cumsum(-1)  # torch.multinomial takes several times as long
         drawn = torch.rand(len(sums), 1, device=sums.device, generator=self.generator)
-        return (sums[:, :-1] <= drawn * sums[:, -1:]).sum(
-            -1
-        )  # multinomial takes several times as long
+        return (sums[:, :-1] <= drawn * sums[:, -1:]).sum(-1)
 
 
 def observation_space(protocol: AtariProtocol) -> spaces.Box:

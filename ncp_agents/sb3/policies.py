@@ -218,13 +218,24 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         features = self.extract_features(obs)
         return features if isinstance(features, tuple) else (features, features)
 
+    def _see(
+        self,
+        obs: PyTorchObs,
+        states: tuple[Tensor, ...],
+        episode_starts: Tensor,
+        timespans: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """→ all neurons (B * T, N), the critic's features (B * T, I) and the new pair."""
+        features, critic_features = self._both_features(obs)
+        neurons, states = self._run_circuit(features, states, episode_starts, timespans)
+        return neurons, critic_features, states
+
     def distribution_and_values(
         self, obs: PyTorchObs, states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> tuple[Distribution, Tensor, tuple[Tensor, Tensor]]:
         """obs (B * T, …), sequence after sequence, states a pair of (1, B, N), episode_starts
         (B * T,) → the actions' distribution, values (B * T, 1) and the new pair."""
-        features, critic_features = self._both_features(obs)
-        neurons, states = self._run_circuit(features, states, episode_starts)
+        neurons, critic_features, states = self._see(obs, states, episode_starts)
         return self._actor(neurons), self._critic(neurons, critic_features), states
 
     def forward(
@@ -252,8 +263,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         timespans: Tensor | None = None,
     ) -> tuple[Distribution, tuple[Tensor, ...]]:
         """timespans (B * T,): time since the previous observation in steps, None = 1.0."""
-        features, _ = self._both_features(obs)
-        neurons, states = self._run_circuit(features, lstm_states, episode_starts, timespans)
+        neurons, _, states = self._see(obs, lstm_states, episode_starts, timespans)
         return self._actor(neurons), states
 
     def action_logits(
@@ -265,15 +275,13 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Of one discrete action, (B * T, A), up to a constant: what `get_distribution` is of,
         without the distribution, which takes longer to set up than the circuit to run."""
-        features, _ = self._both_features(obs)
-        neurons, states = self._run_circuit(features, lstm_states, episode_starts, timespans)
+        neurons, _, states = self._see(obs, lstm_states, episode_starts, timespans)
         return self._logits(neurons), states
 
     def predict_values(
         self, obs: Tensor, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> Tensor:
-        features, critic_features = self._both_features(obs)
-        neurons, _ = self._run_circuit(features, lstm_states, episode_starts)
+        neurons, critic_features, _ = self._see(obs, lstm_states, episode_starts)
         return self._critic(neurons, critic_features)
 
     def evaluate_actions(
