@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,10 +36,6 @@ from ncp_agents.sb3.policies import CnnNcpPolicy
 RECIPE, WEIGHTS, PROGRESS = "recipe.toml", "weights.safetensors", "progress.csv"
 
 State = tuple[np.ndarray, ...]
-
-# Threads that act at the same time would hand the interpreter to and fro at every operation, and
-# take twice as long as one after the other.
-_ONE_ACTS = Lock()
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class SavedPolicy:
             state = (np.zeros((1, batch, neurons), np.float32),) * 2
         if episode_start is None:
             episode_start = np.zeros(batch, bool)
-        with _ONE_ACTS, torch.inference_mode():
+        with torch.inference_mode():
             logits, states = self.network.action_logits(
                 torch.as_tensor(observation, device=device),
                 tuple(torch.as_tensor(part, device=device) for part in state),

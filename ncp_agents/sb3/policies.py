@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ncp_agents.names import look_up
 from ncp_agents.sb3.circuits import WiringLike, make_circuit
 from ncp_agents.sb3.encoders import CompactCNN, check_fits
+from ncp_agents.sb3.look import look_of
 from ncp_agents.torch.frozen import frozen
 
 CriticReads = Literal["circuit+encoder", "circuit", "encoder"]
@@ -135,7 +136,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         """A context in which the weights do not change, so that single steps without gradient, as
         in a rollout, need not prepare them each time."""
         encoders = [module.cnn for module in self.modules() if isinstance(module, CompactCNN)]
-        with self.circuit.frozen(), frozen(*encoders):
+        with self.circuit.frozen(), frozen(self, *encoders):
             yield
 
     @property
@@ -179,11 +180,12 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
 
     def _actor(self, neurons: Tensor) -> Distribution:
         if isinstance(self.action_dist, CategoricalDistribution):
-            return self.action_dist.proba_distribution(self._logits(neurons))
+            return self.action_dist.proba_distribution(self.logits(neurons))
         motor = self.circuit.read_out(neurons)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
 
-    def _logits(self, neurons: Tensor) -> Tensor:
+    def logits(self, neurons: Tensor) -> Tensor:
+        """Of one discrete action, (…, A), from all neurons (…, N)."""
         motor = self.circuit.read_out(neurons)
         return self.action_net(self.mlp_extractor.forward_actor(motor)) / self.temperature
 
@@ -275,8 +277,12 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Of one discrete action, (B * T, A), up to a constant: what `get_distribution` is of,
         without the distribution, which takes longer to set up than the circuit to run."""
+        look = look_of(self, obs, lstm_states) if timespans is None else None
+        if look is not None:
+            logits, h = look(obs, lstm_states[0][0], episode_starts > 0.5)
+            return logits, (h[None], lstm_states[1])
         neurons, _, states = self._see(obs, lstm_states, episode_starts, timespans)
-        return self._logits(neurons), states
+        return self.logits(neurons), states
 
     def predict_values(
         self, obs: Tensor, lstm_states: tuple[Tensor, ...], episode_starts: Tensor

@@ -98,10 +98,10 @@ class CfC(SequenceLayer):
         return outputs if self.proj_size is None else self.fc(outputs)
 
     @property
-    def _step_by_step(self) -> bool:
+    def step_by_step(self) -> bool:
         cell = self.rnn_cell
         dropping = self.training and isinstance(cell, CfCCell) and cell.backbone_dropout > 0
-        return dropping or super()._step_by_step
+        return dropping or super().step_by_step
 
     def _scan(
         self, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None

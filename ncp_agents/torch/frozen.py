@@ -30,11 +30,16 @@ def frozen(*modules: Module) -> Iterator[None]:
 _FROZEN: WeakKeyDictionary[Module, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
+def is_frozen(module: Module) -> bool:
+    """Whether what is made of the module's weights is kept for the next call."""
+    return module in _FROZEN and not torch.is_grad_enabled()
+
+
 def prepared(module: Module, key: Hashable, prepare: Callable[[], T]) -> T:
     """What `prepare` makes of a module's weights, or under that key made of frozen ones before."""
-    known = None if torch.is_grad_enabled() else _FROZEN.get(module)
-    if known is None:
+    if not is_frozen(module):
         return prepare()
+    known = _FROZEN[module]
     if key not in known:
         known[key] = prepare()
     return known[key]

@@ -29,7 +29,8 @@ from ncp_agents.torch import kernels
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.frozen import prepared
 from ncp_agents.torch.fused import Blocks, FusedWeights, fuse
-from ncp_agents.torch.kernels import cfc
+from ncp_agents.torch.kernels import cfc, cfc_cpu, ltc_cpu
+from ncp_agents.torch.kernels.chain import Link
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.recurrence import Plan, Recurrence
@@ -136,6 +137,16 @@ def scan_ltc(
         v = membrane.step((conductance[t], pull[t]), v, timespan)
         states.append(v)
     return torch.stack(states), v
+
+
+def step_link(cell: CfCCell | WiredCfCCell | LTCCell, x: Tensor, states: Tensor) -> Link | None:
+    """One step of a cell, x (B, I) to states (B, N), as a link of a chain of the CPU's kernels, or
+    None where they do not fit. Timespans are 1."""
+    if isinstance(cell, LTCCell):
+        membrane = cell.membrane()
+        return ltc_cpu.link(membrane, x, states) if ltc_cpu.fits(membrane, states) else None
+    weights = fuse(cell, 1.0)
+    return cfc_cpu.link(weights, x, states) if cfc.fits(weights, states) else None
 
 
 def scan_steps(

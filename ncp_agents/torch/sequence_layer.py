@@ -61,7 +61,7 @@ class SequenceLayer(nn.Module, ABC):
         → states (T, B, N), final state (B, N)."""
 
     @property
-    def _step_by_step(self) -> bool:
+    def step_by_step(self) -> bool:
         """Whether steps must be taken one by one, by the cell itself."""
         return self.lstm is not None
 
@@ -130,7 +130,7 @@ class SequenceLayer(nn.Module, ABC):
                 )
             resets = self._time_major(resets.bool(), batched)
 
-        if self._step_by_step:
+        if self.step_by_step:
             states, h, c = scan_steps(self.rnn_cell, self.lstm, x, h, c, timespans, resets)
         else:
             states, h = self._scan(x, h, timespans, resets)

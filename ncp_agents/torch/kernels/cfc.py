@@ -30,6 +30,11 @@ class Plan(NamedTuple):
     no_gate: bool
     relu: bool
 
+    @classmethod
+    def of(cls, weights: FusedWeights, heads: int) -> Plan:
+        no_gate, relu = weights.mode == "no_gate", weights.activation.phi is torch.relu
+        return cls(weights.layer_sizes, heads, weights.depth, no_gate, relu)
+
     @property
     def layers(self) -> list[slice]:
         return layers(self.layer_sizes)
@@ -100,13 +105,7 @@ def run(
 ) -> Tensor:
     """x (T, B, I), h (B, N), timespans (T, B) or None, resets (T, B) bool or None
     → h after every step, (T, B, N)."""
-    plan = Plan(
-        weights.layer_sizes,
-        heads=3 if timespans is None else 4,
-        depth=weights.depth,
-        no_gate=weights.mode == "no_gate",
-        relu=weights.activation.phi is torch.relu,
-    )
+    plan = Plan.of(weights, heads=3 if timespans is None else 4)
     backend = kernels.backend("cfc", h.device.type)
     x, h = backend.ordered(x.to(h.dtype)), h.contiguous()
     timespans = None if timespans is None else timespans.contiguous()

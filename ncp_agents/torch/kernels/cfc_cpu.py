@@ -13,9 +13,10 @@ from torch import Tensor
 from ncp_agents.torch.fused import FusedWeights
 from ncp_agents.torch.kernels.arrays import batch_first, flat, ordered
 from ncp_agents.torch.kernels.cfc import Gradients, Inputs, Kept, Plan
+from ncp_agents.torch.kernels.chain import Link
 from ncp_agents.torch.kernels.compiled import address, by_rows, library, padded
 
-__all__ = ["backward", "fits", "forward", "forward_and_keep", "ordered"]
+__all__ = ["backward", "fits", "forward", "forward_and_keep", "link", "ordered"]
 
 MOST_LAYERS = 16
 
@@ -75,19 +76,33 @@ def fits(weights: FusedWeights) -> bool:
 
 def forward(plan: Plan, inputs: Inputs, packed: dict[str, Any]) -> Tensor:
     """→ states (T, B, N); `packed` keeps what can be used again with the same weights."""
-    at_once = inputs.x.shape[0] > 1  # the product with x is left to torch
-    key = f"cpu {plan.heads} {at_once}"
-    x = None if at_once else inputs.x
+    states = inputs.new(inputs.start.shape[1])
+    drive = _drive(plan, inputs) if inputs.x.shape[0] > 1 else None
+    _run("cfc_forward", _ready(plan, inputs, packed, states, drive), inputs)
+    return states
+
+
+def link(weights: FusedWeights, x: Tensor, states: Tensor) -> Link:
+    """One step of x (B, I) to states (B, N); who runs it sets `start` and `resets`."""
+    inputs = Inputs(x[None], states, None, None, weights.linears)
+    call = _ready(Plan.of(weights, heads=3), inputs, weights.packed, states[None], None)
+    return Link("cfc_forward", call, (weights, x, states))
+
+
+def _ready(
+    plan: Plan, inputs: Inputs, packed: dict[str, Any], states: Tensor, drive: Tensor | None
+) -> _Cfc:
+    """The kernel's argument, without gradient; with `drive` the product with x is done already."""
+    x = inputs.x if drive is None else None
+    key = f"cpu {plan.heads} {x is None}"
     if key not in packed:
         call = _call(plan, inputs)
         call.x = address(x)
         packed[key] = call, _pack(call, inputs, backward=False)
     call = _Cfc.from_buffer_copy(packed[key][0])
     _point(call, inputs)
-    states, drive = inputs.new(inputs.start.shape[1]), _drive(plan, inputs) if at_once else None
     call.states, call.x, call.drive = address(states), address(x), address(drive)
-    _run("cfc_forward", call, inputs)
-    return states
+    return call
 
 
 def forward_and_keep(plan: Plan, inputs: Inputs) -> tuple[Tensor, Kept]:

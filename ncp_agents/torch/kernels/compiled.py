@@ -73,7 +73,7 @@ class _Work(ctypes.Structure):
     )
 
 
-def by_rows(name: str, call: ctypes.Structure, rows: int, operations: float) -> None:
+def by_rows(name: str, call: ctypes.Structure | ctypes.Array, rows: int, operations: float) -> None:
     """Run the kernel `name` on all rows, in parts that torch's number of threads share.
 
     The kernel gets its argument, the rows of a part, begin and end, and the part's number, which is
@@ -84,7 +84,7 @@ def by_rows(name: str, call: ctypes.Structure, rows: int, operations: float) -> 
     assert compiled is not None
     threads = torch.get_num_threads()
     parts = threads if operations > WORTH_A_THREAD else 1
-    work = _Work(_address_of(compiled, name), ctypes.addressof(call), rows, min(parts, rows), 0, 0)
+    work = _Work(address_of(name), ctypes.addressof(call), rows, min(parts, rows), 0, 0)
     if parts == 1:
         compiled.take_parts(ctypes.byref(work))
     elif parallel := _openmp():
@@ -97,6 +97,13 @@ def by_rows(name: str, call: ctypes.Structure, rows: int, operations: float) -> 
             other.result()
     if work.failed:
         raise MemoryError("not enough memory for the kernel's scratch space")
+
+
+def address_of(kernel: str) -> int | None:
+    """The function of that name in the library."""
+    compiled = library()
+    assert compiled is not None
+    return _address_of(compiled, kernel)
 
 
 @cache

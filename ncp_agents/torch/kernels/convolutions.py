@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch import kernels
 from ncp_agents.torch.frozen import prepared
+from ncp_agents.torch.kernels.chain import Link
 from ncp_agents.torch.kernels.compiled import address, by_rows, library, padded
 
 MOST_MAPS = 4
@@ -64,7 +65,7 @@ def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
         and frames.dtype in (torch.uint8, torch.float32)
         and not frames.requires_grad
         and not torch.is_autocast_enabled("cpu")
-        and all(c.weight.dtype == torch.float32 and c.bias is not None for c in _chain(cnn))
+        and all(c.weight.dtype == torch.float32 and c.bias is not None for c in _convolutions(cnn))
         and library() is not None
     )
 
@@ -74,7 +75,7 @@ def run(frames: Tensor, cnn: nn.Sequential | nn.ModuleList) -> Tensor:
 
     frames (B, C, H, W), in 0…1 or as bytes in 0…255 → (B, F, H', W').
     """
-    plan = prepared(cnn, (frames.shape, frames.dtype), lambda: _plan(frames, _chain(cnn)))
+    plan = prepared(cnn, (frames.shape, frames.dtype), lambda: _plan(frames, _convolutions(cnn)))
     if not torch.is_grad_enabled():
         return _forward(plan, frames.contiguous())
     maps = Convolutions.apply(plan, frames.contiguous(), *plan.weights)
@@ -82,7 +83,14 @@ def run(frames: Tensor, cnn: nn.Sequential | nn.ModuleList) -> Tensor:
     return maps
 
 
-def _chain(cnn: Iterable[nn.Module]) -> list[nn.Conv2d]:
+def link(frames: Tensor, cnn: nn.Sequential, out: Tensor) -> Link:
+    """Of bytes like `frames`, to out (B, F H' W'); who runs it sets `bytes`."""
+    plan = _plan(frames, _convolutions(cnn))
+    plan.call.out = address(out)
+    return Link("convolutions_forward", plan.call, (plan.weights, out))
+
+
+def _convolutions(cnn: Iterable[nn.Module]) -> list[nn.Conv2d]:
     return [layer for layer in cnn if isinstance(layer, nn.Conv2d)]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch.kernels.arrays import batch_first, in_order_of, new_like, ordered
+from ncp_agents.torch.kernels.chain import Link
 from ncp_agents.torch.kernels.compiled import address, by_rows, library
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
 
@@ -82,23 +83,9 @@ def run(
 ) -> Tensor:
     """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → v after every step, (T, B, N)."""
-    x = x.to(v.dtype)
-    varying = timespans if isinstance(timespans, Tensor) else None
-    call = _Call(
-        membrane.sensory,
-        membrane.internal,
-        membrane.unfolds,
-        membrane.epsilon,
-        timespan=0.0 if isinstance(timespans, Tensor) else timespans,
-    )
-    differentiable = (
-        ordered(x),
-        v.contiguous(),
-        None if varying is None else varying.contiguous(),
-        torch.stack([membrane.cm, membrane.leak, membrane.rest]),
-        _stacked(membrane.sensory),
-        _stacked(membrane.internal),
-    )
+    varying = timespans.contiguous() if isinstance(timespans, Tensor) else None
+    call = _Call(membrane, timespan=0.0 if isinstance(timespans, Tensor) else timespans)
+    differentiable = ordered(x.to(v.dtype)), v.contiguous(), varying, *_parameters(membrane)
     resets = None if resets is None else resets.contiguous()
     if torch.is_grad_enabled():
         states = LtcRecurrence.apply(call, resets, *differentiable)
@@ -107,19 +94,22 @@ def run(
     return call.forward(resets, *differentiable, keep=False)[0]
 
 
+def link(membrane: Membrane, x: Tensor, states: Tensor) -> Link:
+    """One step of x (B, I) to states (B, N); who runs it sets `start` and `resets`."""
+    call, parameters = _Call(membrane, timespan=1.0), _parameters(membrane)
+    argument = call.argument(None, x[None], states, None, *parameters)
+    argument.states = address(states)
+    return Link("ltc_forward", argument, (call, parameters, x, states))
+
+
 class _Call:
     """What the kernel needs to know besides differentiable tensors."""
 
-    def __init__(
-        self,
-        sensory: Synapses,
-        internal: Synapses,
-        unfolds: int,
-        epsilon: float,
-        timespan: float,
-    ) -> None:
-        self.unfolds, self.epsilon, self.timespan = unfolds, epsilon, timespan
-        self.indices = [*_sorted_indices(sensory), *_sorted_indices(internal)]
+    def __init__(self, membrane: Membrane, timespan: float) -> None:
+        self.unfolds, self.epsilon = membrane.unfolds, membrane.epsilon
+        self.timespan = timespan
+        synapses = membrane.sensory, membrane.internal
+        self.indices = [index for one in synapses for index in _sorted_indices(one)]
 
     def argument(
         self,
@@ -210,6 +200,13 @@ class LtcRecurrence(torch.autograd.Function):
         argument.dneurons, argument.dsensory, argument.dinternal = map(address, dparameters)
         ctx.call.run("ltc_backward", argument)
         return None, None, dx, dv, dtimespans, *(d.sum(0) for d in dparameters)
+
+
+def _parameters(membrane: Membrane) -> tuple[Tensor, Tensor, Tensor]:
+    """[cm, leak, rest] (3, N), then [slope, offset, weight, pull] (4, S) of the sensory and the
+    internal synapses."""
+    neurons = torch.stack([membrane.cm, membrane.leak, membrane.rest])
+    return neurons, _stacked(membrane.sensory), _stacked(membrane.internal)
 
 
 def _stacked(synapses: Synapses) -> Tensor:
