@@ -11,16 +11,16 @@ the turns.
 What was learnt, on two noisy cores with AVX-512, 8 games of Pong: emulators keep both cores busy,
 1.3 to 1.7 ms a step, so all that the policy does comes on top, and between emulators' steps, which
 empty its caches, it takes half as long again as alone. One loop with all games reached 43 % of the
-games' speed, 38 % when recording. What led to 58 % (56 to 70) and 50 % (45 to 51):
+games' speed, 38 % when recording. What led to 71 % (71, 71, 77) and 63 % (60, 63, 64):
 
-- Two halves, each in a thread with half of ALE's threads. All of ALE's threads for each half are a
-  tenth slower, threads pinned to cores no faster, two halves in turns in one thread hardly faster
-  than all games at once.
-- One thread looks at a time. Two at once hand Python's interpreter to and fro at each operation: a
-  look at 4 frames then takes 0.74 ms, one after the other 0.50.
-- A look with less around it, 0.36 ms instead of 0.53 where nothing else runs: the encoder's kernel
-  takes 0.11, the linear layer 0.04, the circuit 0.003; the rest is Python and torch's calls.
-  `torch.multinomial` took 0.05, the wrapper of `torch.compiler.disable` 0.01.
+- Two halves, each in a thread with half of ALE's threads: 58 % and 50 %. All of ALE's threads for
+  each half are a tenth slower, threads pinned to cores no faster, two halves in turns in one thread
+  hardly faster than all games at once.
+- A look at 4 frames in one call of C (`sb3/look.py`): 0.13 ms, 0.22 with what Python does around
+  it, where kernels called one by one took 0.40. The encoder takes 0.11 ms of it. Two threads that
+  called kernels one by one at the same time handed Python's interpreter to and fro at each, and
+  took twice as long.
+- Actions drawn without `torch.multinomial`, which took 0.05 ms.
 """
 
 from __future__ import annotations
