@@ -221,12 +221,12 @@ class ProgressCsv(KVWriter):
 
 
 def _cell(value: Any) -> Any:
-    """Short numbers: six digits are more than a mean of games carries."""
-    return (
-        f"{value:.6g}"
-        if isinstance(value, float | np.floating) and value == value
-        else ("" if value is None or value != value else value)
-    )
+    """Short numbers: six digits are more than a mean of games carries. Counts stay whole."""
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, float | np.floating):
+        return value
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
 def read_progress(path: Path) -> list[Mapping[str, float]]:

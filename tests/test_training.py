@@ -219,6 +219,18 @@ def test_progress_drops_rows_after_the_checkpoint_and_a_row_cut_short(tmp_path):
     assert read_progress(path)[1]["return_mean"] == -20.5
 
 
+def test_progress_keeps_every_step_of_millions_however_often_a_run_goes_on(tmp_path):
+    path, steps = tmp_path / "progress.csv", [1_001_472, 9_999_359]
+    writer = ProgressCsv(path)
+    for step in steps:
+        writer.write({"time/total_timesteps": step, "rollout/ep_rew_mean": 12345.678}, {}, step)
+    writer.close()
+    for _ in range(2):
+        ProgressCsv(path, last_step=steps[-1]).close()
+        assert [row["steps"] for row in read_progress(path)] == steps
+        assert [row["return_mean"] for row in read_progress(path)] == [12345.7] * 2
+
+
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "other network"])
 def test_a_damaged_checkpoint_is_named(finished, tmp_path, damage):
     env = AtariVecEnv("pong", 2)
