@@ -9,9 +9,10 @@ from rich.console import Console
 
 from ncp_agents.envs.disturbances import KINDS, Disturbance
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import check_disturbances, check_seed, evaluate_with_bar, kept
+from ncp_agents.evaluation import check_disturbances, evaluate_with_bar, kept
 from ncp_agents.files import check_writable
 from ncp_agents.names import look_up
+from ncp_agents.playing import check_games
 from ncp_agents.rendering.figures import check_picture_path
 from ncp_agents.rendering.scores_picture import draw_comparison, draw_disturbances
 from ncp_agents.saved_policy import SavedPolicy
@@ -42,7 +43,7 @@ def compare_command(
         UserError: before any game is played, where a file cannot be written, a disturbance cannot
             be under this protocol or for one of the policies, or a policy is named twice.
     """
-    check_seed(seed)
+    check_games(episodes, num_envs, seed)
     ways = disturbances(sweeps or {})
     swept = len(ways) > 1
     for policy in policies:

@@ -20,12 +20,13 @@ from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.files import check_writable
 from ncp_agents.playing import (
-    MOST_ENVS,
     Player,
     Step,
+    check_games,
     envs_for,
     games_for,
     groups,
+    quotas,
     rules_for,
     run_loop,
 )
@@ -87,9 +88,6 @@ def evaluate(
 ) -> Scores:
     """Play `episodes` whole games, rewards unclipped.
 
-    Each environment plays a number of games fixed beforehand. Taking the first `episodes` games to
-    end instead would favour short ones.
-
     Args:
         policy: plays; its network stays as it is.
         episodes: games, at least 1.
@@ -107,19 +105,13 @@ def evaluate(
             told the time where the disturbance says so.
 
     Raises:
-        UserError: an unknown protocol, episodes or num_envs below 1, or a disturbance that the
-            protocol has already.
+        UserError: an unknown protocol, a disturbance that the protocol has already, or what
+            `check_games` refuses.
     """
-    if episodes < 1:
-        raise UserError(f"episodes is {episodes}, expected >= 1; usual is 30")
-    if num_envs is None:
-        num_envs = envs_for(episodes)
-    if num_envs < 1:
-        raise UserError(f"num_envs is {num_envs}, expected >= 1; usual is up to {MOST_ENVS}")
-    num_envs = min(num_envs, episodes)
+    check_games(episodes, num_envs, seed)
+    num_envs = min(num_envs or envs_for(episodes), episodes)
     name = protocol if isinstance(protocol, str) else protocol_name(protocol)
 
-    quotas = [len(range(i, episodes, num_envs)) for i in range(num_envs)]
     meanings = action_meanings(policy.recipe.environment.game)
     make = games_for(policy, protocol, watch is not None, disturbance)
 
@@ -135,7 +127,9 @@ def evaluate(
         side_by_side([loop(half.player, half.env) for half in halves]) as steps,
     ):
         counted = steps if watch is None else watch(steps)
-        games, actions, speed = _counted_games(counted, quotas, len(meanings), on_game)
+        games, actions, speed = _counted_games(
+            counted, quotas(episodes, num_envs), len(meanings), on_game
+        )
     return Scores(
         game=policy.recipe.environment.game,
         protocol=name,
@@ -147,13 +141,8 @@ def evaluate(
         actions=dict(zip(meanings, actions.tolist(), strict=True)),
         disturbance=disturbance,
         steps_per_second=round(speed, 1),
+        weights_sha256=policy.weights_sha256,
     )
-
-
-def check_seed(seed: int) -> None:
-    """Raises UserError for a seed that games cannot take."""
-    if not 0 <= seed < 2**31:
-        raise UserError(f"seed is {seed}, expected 0 <= seed < 2^31")
 
 
 def check_disturbances(
@@ -218,7 +207,7 @@ def evaluate_command(
         UserError: before any game is played, where a file cannot be written, a window not be
             opened, or an option makes no sense.
     """
-    check_seed(seed)
+    check_games(episodes, num_envs, seed)
     if output is None and policy.folder is not None:
         output = policy.folder / SCORES
     if output is not None:
@@ -238,6 +227,10 @@ def evaluate_command(
         check_writable(page, "--page")
     if video_games < 1:
         raise UserError(f"video_games is {video_games}, expected >= 1")
+    if video_games > 1 and video is None and page is None:
+        raise UserError("--video-games is of a video or a page; add --video game.mp4")
+    if render is not None and (num_envs or 1) > 1:
+        raise UserError(f"num_envs is {num_envs}, but a window shows one game; leave it out")
 
     console = Console()
     with contextlib.ExitStack() as stack:
@@ -289,9 +282,11 @@ def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: 
 
 
 def kept(path: Path, scores: Scores) -> str:
-    """Write scores into a scores file, unless it knows more games → what was done, in words."""
+    """Write scores into a scores file, unless it knows more games of the same weights → what was
+    done, in words."""
     known = read_scores(path).get(scores.key) if path.exists() else None
-    if known is not None and len(known.returns) > len(scores.returns):
+    same = known is not None and known.may_be_of(scores.weights_sha256)
+    if known is not None and same and len(known.returns) > len(scores.returns):
         return f"{path} keeps its {len(known.returns)} games under {scores.key}, which say more"
     write_scores(path, scores)
     return f"scores: {path}"

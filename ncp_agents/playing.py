@@ -15,6 +15,7 @@ from ncp_agents.envs.atari import AtariVecEnv, available_cpus
 from ncp_agents.envs.disturbances import Disturbance, disturbed
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
+from ncp_agents.errors import UserError
 from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.torch.threads import one_thread
 
@@ -25,6 +26,22 @@ def envs_for(games: int) -> int:
     """How many games to play side by side, up to 16, so that all environments play equally often as
     far as that goes."""
     return math.ceil(games / math.ceil(games / MOST_ENVS))
+
+
+def quotas(games: int, num_envs: int) -> list[int]:
+    """How many games each environment plays; its first ones count. Taking the first games to end
+    instead, wherever they are played, would favour short ones."""
+    return [len(range(i, games, num_envs)) for i in range(num_envs)]
+
+
+def check_games(episodes: int, num_envs: int | None, seed: int) -> None:
+    """Raises UserError for what cannot be played."""
+    if episodes < 1:
+        raise UserError(f"episodes is {episodes}, expected >= 1; usual is 30")
+    if num_envs is not None and num_envs < 1:
+        raise UserError(f"num_envs is {num_envs}, expected >= 1; usual is up to {MOST_ENVS}")
+    if not 0 <= seed < 2**31:
+        raise UserError(f"seed is {seed}, expected 0 <= seed < 2^31")
 
 
 class Step(NamedTuple):
@@ -98,7 +115,7 @@ def games_for(
 
     def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
         if disturbance is not None:
-            return disturbed(disturbance, game, num_envs, rules, seed)
+            return disturbed(disturbance, game, num_envs, rules, seed, num_threads)
         return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
 
     return games

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -20,16 +19,17 @@ from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
 from ncp_agents.playing import (
-    MOST_ENVS,
     Player,
     Step,
+    check_games,
     envs_for,
     groups,
+    quotas,
     rules_for,
     run_loop,
 )
 from ncp_agents.rendering.keyboard import Human
-from ncp_agents.saved_policy import WEIGHTS, SavedPolicy, State
+from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.side_by_side import side_by_side
 
 
@@ -37,8 +37,7 @@ class Explorer:
     """Another player, but that each action is a random one with probability epsilon."""
 
     def __init__(self, player: Player, actions: int, epsilon: float, seed: int) -> None:
-        if not 0.0 <= epsilon <= 1.0:
-            raise UserError(f"epsilon is {epsilon}, expected a probability from 0.0 to 1.0")
+        check_epsilon(epsilon)
         self.player, self.actions, self.epsilon = player, actions, epsilon
         self.random = np.random.default_rng(seed)
 
@@ -55,9 +54,14 @@ class Explorer:
         return np.where(at_random, drawn, actions), state
 
 
+def check_epsilon(epsilon: float) -> None:
+    """Raises UserError for what is no probability."""
+    if not 0.0 <= epsilon <= 1.0:
+        raise UserError(f"epsilon is {epsilon}, expected a probability from 0.0 to 1.0")
+
+
 def episodes_of(steps: Iterable[Step], quotas: list[int]) -> Iterator[Episode]:
-    """The first quotas[i] games of environment i, each as it ends. Taking the first games to end
-    instead would favour short ones."""
+    """The first quotas[i] games of environment i, each as it ends."""
     missing = list(quotas)
     running: list[list[tuple[np.ndarray, int, float, bool]]] = [[] for _ in quotas]
     for step in steps:
@@ -106,13 +110,10 @@ def record(
         watch: gets the steps and hands on what is recorded.
 
     Raises:
-        UserError: an epsilon that is no probability, episodes or num_envs below 1, a player of
-            other observations than the demos', another recorder at work in the folder.
+        UserError: an epsilon that is no probability, what `check_games` refuses, a player of other
+            observations than the demos', another recorder at work in the folder.
     """
-    if episodes < 1:
-        raise UserError(f"episodes is {episodes}, expected >= 1; usual is 20")
-    if num_envs is not None and num_envs < 1:
-        raise UserError(f"num_envs is {num_envs}, expected >= 1; usual is up to {MOST_ENVS}")
+    check_games(episodes, num_envs, seed)
     with demos.lock():
         done = len(demos.entries)
         missing = episodes - done
@@ -140,14 +141,15 @@ def record(
             actions = len(env.get_action_meanings())
             return run_loop(Explorer(player, actions, epsilon, seed + half), env, deterministic)
 
-        quotas = [len(range(i, missing, num_envs)) for i in range(num_envs)]
         with (
             groups(player, games, num_envs, seed) as halves,
             side_by_side([loop(i, *half) for i, half in enumerate(halves)]) as steps,
             ThreadPoolExecutor(1) as packer,
         ):
             waiting: list[Future[Entry]] = []  # compressing must not stop the games
-            for episode in episodes_of(steps if watch is None else watch(steps), quotas):
+            for episode in episodes_of(
+                steps if watch is None else watch(steps), quotas(missing, num_envs)
+            ):
                 waiting.append(packer.submit(demos.append, episode))
                 while waiting and (waiting[0].done() or len(waiting) > num_envs):
                     yield waiting.pop(0).result()
@@ -192,9 +194,8 @@ def record_with_bar(
 def provenance(policy: SavedPolicy, protocol: str | AtariProtocol, **settings: Any) -> Provenance:
     """What `dataset.json` says of games played by a saved policy."""
     player = {"policy": policy.name, **settings}
-    if policy.folder is not None:
-        weights = (policy.folder / WEIGHTS).read_bytes()
-        player["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    if policy.weights_sha256 is not None:
+        player["weights_sha256"] = policy.weights_sha256
     game = policy.recipe.environment.game
     return Provenance(game, rules_for(policy, protocol), player)
 
@@ -220,6 +221,8 @@ def record_command(
     """
     if not temperature > 0.0:
         raise UserError(f"temperature is {temperature}, expected > 0; --deterministic is its limit")
+    check_games(episodes, num_envs, seed)
+    check_epsilon(epsilon)
     wanted = provenance(
         policy,
         protocol,
@@ -229,16 +232,19 @@ def record_command(
         seed=seed,
     )
     demos = opened(output, wanted, resume)
-    policy.network.temperature = temperature
-    record_with_bar(
-        policy,
-        demos,
-        episodes,
-        seed=seed,
-        num_envs=num_envs,
-        deterministic=deterministic,
-        epsilon=epsilon,
-    )
+    before, policy.network.temperature = policy.network.temperature, temperature
+    try:
+        record_with_bar(
+            policy,
+            demos,
+            episodes,
+            seed=seed,
+            num_envs=num_envs,
+            deterministic=deterministic,
+            epsilon=epsilon,
+        )
+    finally:
+        policy.network.temperature = before
     _print_summary(demos)
     return demos
 
@@ -258,6 +264,7 @@ def record_by_hand(
         UserError: before any game: no screen, pygame missing, an unknown game, demos that are
             there already without `resume`, or of other settings with it.
     """
+    check_games(episodes, None, seed)
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted = Provenance(game, rules.evaluation(), {"human": True, "seed": seed})
     with closing(Human(episodes)) as person:
@@ -280,7 +287,7 @@ def opened(output: Path, wanted: Provenance, resume: bool) -> Demos:
     if demos.provenance != wanted:
         raise UserError(
             f"{output} holds {_differences(demos.provenance, wanted)}; "
-            "--resume takes only --episodes"
+            "go on with the settings they have, or in another folder"
         )
     return demos
 

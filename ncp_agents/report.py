@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, action_meanings
 from ncp_agents.envs.protocol import PROTOCOLS
+from ncp_agents.errors import UserError
 from ncp_agents.files import write_text
 from ncp_agents.playing import envs_for
 from ncp_agents.rendering.figures import save_figure
 from ncp_agents.rendering.scores_picture import draw_disturbances
 from ncp_agents.saved_policy import SavedPolicy, load
-from ncp_agents.scores import CONFIDENCE, SCORES, Scores, number, percent, read_scores, shares, span
+from ncp_agents.scores import CONFIDENCE, Scores, number, percent, scores_of, shares, span
 
 README = "README.md"
 WIRING = "wiring.png"
@@ -35,7 +36,11 @@ def write_report(folder: Path) -> list[Path]:
         UserError: the folder is no saved policy, or has no scores yet.
     """
     policy = load(folder)
-    scores = list(read_scores(folder / SCORES).values())
+    scores = list(scores_of(folder).values())
+    if not scores:
+        raise UserError(
+            f"{folder} has no scores of these weights; play for it: ncp-agents evaluate {folder}"
+        )
     wiring = policy.network.circuit.wiring
     written = []
     if wiring is not None:
@@ -106,9 +111,9 @@ def _scores(scores: Sequence[Scores]) -> str:
     taken = "".join(f"- {each.key}: {shares(each)}\n" for each in scores)
     return (
         "## What it reaches\n\n"
-        "Whole games with unclipped rewards, up to 30 no-ops and at most 108,000 frames. `v4` has "
-        "no sticky actions and lets the circuit forget where a life is lost, `v5` has them with "
-        "probability 0.25. Intervals are bootstrapped.\n\n"
+        "Whole games with unclipped rewards, fewer than 30 no-ops and at most 108,000 frames. `v4` "
+        "has no sticky actions and lets the circuit forget where a life is lost, `v5` has them "
+        "with probability 0.25. Intervals are bootstrapped.\n\n"
         f"{_table(header, rows)}\n\n"
         f"*human*: 0 % is random play, 100 % a professional tester's ({HUMAN_SCORES_SOURCE}).\n\n"
         f"Actions taken:\n\n{taken.rstrip()}"

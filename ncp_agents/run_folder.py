@@ -76,7 +76,9 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """A folder with nothing but a recipe is of a run that never began."""
+        begun = path.is_dir() and any(file.name != "recipe.toml" for file in path.iterdir())
+        if begun or (path.exists() and not path.is_dir()):
             raise UserError(
                 f"{path} exists already; add --resume to go on with it, or --run for another folder"
             )

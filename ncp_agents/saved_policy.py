@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
-from ncp_agents.files import replacing, write_text
+from ncp_agents.files import replacing, sha256, write_text
 from ncp_agents.names import look_up
 from ncp_agents.recipe import Recipe, read_recipe, to_toml
 from ncp_agents.sb3.encoders import encoder
@@ -50,6 +50,8 @@ class SavedPolicy:
     folder: Path | None = None
     generator: torch.Generator | None = None
     """Draws the actions; None is torch's own, which all share."""
+    weights_sha256: str | None = None
+    """Of the file that the weights were read from."""
 
     @property
     def name(self) -> str:
@@ -58,6 +60,10 @@ class SavedPolicy:
     @property
     def device(self) -> torch.device:
         return self.network.device
+
+    @property
+    def observation_space(self) -> spaces.Space:
+        return self.network.observation_space
 
     def act(
         self,
@@ -167,7 +173,7 @@ def load(folder: Path | str, device: str = "cpu") -> SavedPolicy:
     tensors, _ = load_tensors(folder / WEIGHTS)
     load_weights(network, tensors, folder / WEIGHTS)
     network.set_training_mode(False)
-    return SavedPolicy(recipe, network.to(device), folder)
+    return SavedPolicy(recipe, network.to(device), folder, weights_sha256=sha256(folder / WEIGHTS))
 
 
 def files(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ which, such as "v4-deterministic noise=0.1":
     lengths           each game's steps, 4 frames each
     actions           how often each action was taken in these games, by its name
     steps_per_second  all environments together, games that were not counted included
+    weights_sha256    of the weights file that played, or null where that is not known
 
 and what follows from these, for readers; it is computed anew when the file is read:
 
@@ -49,8 +50,9 @@ from scipy.stats import bootstrap, trim_mean
 from ncp_agents.envs.disturbances import Disturbance
 from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, human_normalised
 from ncp_agents.errors import UserError
-from ncp_agents.files import write_text
+from ncp_agents.files import sha256, write_text
 from ncp_agents.rendering import STEPS_PER_SECOND
+from ncp_agents.saved_policy import WEIGHTS
 
 SCORES = "scores.json"
 CONFIDENCE = 0.95  # of intervals
@@ -96,6 +98,7 @@ class Scores:
     actions: Mapping[str, int]
     disturbance: Disturbance | None = None
     steps_per_second: float = field(default=math.nan, compare=False)
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.returns) != len(self.lengths):
@@ -109,6 +112,12 @@ class Scores:
         """What tells entries of a scores file apart: "v4", "v4-deterministic noise=0.1", ..."""
         way = self.protocol + ("-deterministic" if self.deterministic else "")
         return f"{way} {self.disturbance}" if self.disturbance else way
+
+    def may_be_of(self, weights_sha256: str | None) -> bool:
+        """Whether these weights played, as far as is known."""
+        return None in (weights_sha256, self.weights_sha256) or (
+            weights_sha256 == self.weights_sha256
+        )
 
     @property
     def mean(self) -> float:
@@ -179,6 +188,7 @@ class Scores:
             ("actions", (dict,)),
             ("disturbance", (dict, type(None))),
             ("steps_per_second", (float, int, type(None))),
+            ("weights_sha256", (str, type(None))),
         ):
             if type(values.get(name, ...)) not in kinds:
                 got = values.get(name, "missing")
@@ -204,16 +214,20 @@ class Scores:
             actions=values["actions"],
             disturbance=None if disturbance is None else Disturbance.from_dict(disturbance),
             steps_per_second=math.nan if speed is None else speed,
+            weights_sha256=values["weights_sha256"],
         )
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Put scores into a scores file, in place of earlier ones of the same key; the others stay.
+    """Put scores into a scores file, in place of earlier ones of the same key. The others stay,
+    but for those of weights that these have taken the place of.
 
     Raises:
         UserError: the file is there and not a scores file.
     """
-    entries = (read_scores(path) if path.exists() else {}) | {scores.key: scores}
+    known = read_scores(path) if path.exists() else {}
+    entries = {key: each for key, each in known.items() if each.may_be_of(scores.weights_sha256)}
+    entries[scores.key] = scores
     blocks = []
     for key in sorted(entries):
         fields = entries[key].to_dict().items()
@@ -241,6 +255,19 @@ def read_scores(path: Path) -> dict[str, Scores]:
         raise UserError(
             f"{path} is not a scores file ({error}); move it away and evaluate again"
         ) from None
+
+
+def scores_of(folder: Path) -> dict[str, Scores]:
+    """The scores of a saved policy as its weights are now, by `Scores.key`; none where there is no
+    scores file, or it is of earlier weights.
+
+    Raises:
+        UserError: not a scores file.
+    """
+    if not (folder / SCORES).exists():
+        return {}
+    now = sha256(folder / WEIGHTS) if (folder / WEIGHTS).exists() else None
+    return {key: each for key, each in read_scores(folder / SCORES).items() if each.may_be_of(now)}
 
 
 def table(scores: Scores) -> Table:

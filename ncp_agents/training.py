@@ -253,5 +253,8 @@ def default_run(recipe: Recipe, runs: Path = Path("runs")) -> Path:
 
 def copy_policy(run: RunFolder, destination: Path) -> None:
     """Copy a run's policy, and how it learnt, to a folder of saved policies, such as policies/."""
-    learnt = [path for path in (run.progress, run.curve) if path.exists()]
-    copy_files([*saved_policy.files(run.policy), *learnt], destination)
+    learnt = [run.progress, run.curve]
+    for path in learnt:
+        if not path.exists():  # how another policy learnt that was here
+            (destination / path.name).unlink(missing_ok=True)
+    copy_files([*saved_policy.files(run.policy), *filter(Path.exists, learnt)], destination)

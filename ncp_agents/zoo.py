@@ -12,7 +12,7 @@ from ncp_agents.envs.games import RECURRENT_PPO_SCORES
 from ncp_agents.recipe import Recipe, read_recipe
 from ncp_agents.run_folder import read_progress
 from ncp_agents.saved_policy import PROGRESS, RECIPE, WEIGHTS, build, zoo
-from ncp_agents.scores import SCORES, Scores, comparison, number, read_scores
+from ncp_agents.scores import Scores, comparison, number, scores_of
 
 
 def policies_table() -> Group:
@@ -29,7 +29,7 @@ def policies_table() -> Group:
         about.add_column(column, justify="right", no_wrap=True)
     rows = []
     for name, folder in sorted(zoo().items()):
-        recipe, scores = read_recipe(folder / RECIPE), _scores(folder)
+        recipe, scores = read_recipe(folder / RECIPE), _undisturbed(folder)
         about.add_row(name, *_about(recipe, folder, scores.get("v4")))
         rows += [(name, each) for each in scores.values()]
     about.caption = (
@@ -40,11 +40,8 @@ def policies_table() -> Group:
     return Group(about, comparison(rows))
 
 
-def _scores(folder: Path) -> dict[str, Scores]:
-    """Of undisturbed games."""
-    if not (folder / SCORES).exists():
-        return {}
-    return {k: each for k, each in read_scores(folder / SCORES).items() if each.disturbance is None}
+def _undisturbed(folder: Path) -> dict[str, Scores]:
+    return {key: each for key, each in scores_of(folder).items() if each.disturbance is None}
 
 
 def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:

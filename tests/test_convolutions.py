@@ -144,6 +144,25 @@ def test_where_it_does_not_fit_plain_torch_does_the_work(monkeypatch):
     assert calls == []
 
 
+def test_frames_of_other_channels_are_refused_as_by_torch():
+    with pytest.raises(RuntimeError, match="to have 1 channels, but got 4"):
+        encoder()(torch.zeros(2, 4, 84, 84, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"padding": 1}, {"dilation": 2}, {"groups": 2}, {"bias": False}, {"stride": (1, 2)}],
+    ids=str,
+)
+def test_other_convolutions_do_not_fit(other):
+    frames, plain = torch.rand(1, 2, 20, 20), {"in_channels": 2, "out_channels": 4}
+    assert convolutions.fits(frames, [nn.Conv2d(**plain, kernel_size=3)])
+    assert not convolutions.fits(frames, [nn.Conv2d(**plain, kernel_size=3, **other)])
+    assert not convolutions.fits(frames, [nn.Conv2d(**plain, kernel_size=(3, 2))])
+    assert not convolutions.fits(frames, [])
+    assert not convolutions.fits(frames, [nn.Conv2d(2, 2, 1)] * (convolutions.MOST_MAPS + 1))
+
+
 def test_a_policy_hands_its_bytes_over(monkeypatch):
     space = spaces.Box(0, 255, (1, 84, 84), np.uint8)
     policy = CnnNcpPolicy(space, spaces.Discrete(3), lambda _: 1e-3)

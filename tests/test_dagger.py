@@ -123,6 +123,11 @@ def test_dagger_needs_a_teacher(capsys):
     assert "who teaches in --dagger?" in capsys.readouterr().err
 
 
+def test_a_teacher_needs_dagger(capsys):
+    assert main(["clone", "pong-cfc", "--demos", str(PONG), "--teacher", "pong-cfc"]) == 2
+    assert "add --dagger 3" in capsys.readouterr().err
+
+
 def test_the_best_round_is_kept():
     assert _no_worse(0.0, -1.0)
     assert not _no_worse(-1.0, 0.0)

@@ -224,6 +224,9 @@ def test_a_few_games_do_not_replace_many(pong, tmp_path, capsys):
     assert "keeps its 3 games" in capsys.readouterr().out.replace("\n", " ")
     again = evaluate_command(policy, episodes=3, protocol=SHORT, seed=5)
     assert read_scores(tmp_path / "scores.json") == {many.key: again}
+    other = dataclasses.replace(policy, weights_sha256="another")
+    few = evaluate_command(other, episodes=2, protocol=SHORT)
+    assert read_scores(tmp_path / "scores.json") == {many.key: few}
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,8 @@ def test_a_few_games_do_not_replace_many(pong, tmp_path, capsys):
         ({"output": "file"}, "file is not a scores file"),
         ({"video": "game.avi"}, r"game.avi ends in '.avi', expected .mp4"),
         ({"video": "game.mp4", "video_games": 0}, "video_games is 0, expected >= 1"),
+        ({"video_games": 2}, "--video-games is of a video or a page"),
+        ({"render": "human", "num_envs": 2}, "num_envs is 2, but a window shows one game"),
         ({"episodes": 0}, "episodes is 0, expected >= 1"),
         ({"num_envs": 0}, "num_envs is 0, expected >= 1"),
         ({"protocol": "v3"}, "protocol 'v3' is unknown"),

@@ -19,7 +19,7 @@ from ncp_agents.datasets.episodes import Demos, Provenance
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.recording import record
+from ncp_agents.recording import record, record_command
 from ncp_agents.saved_policy import find, load
 
 RULES = replace(protocol("v4").evaluation(), max_frames=400)  # 100 steps a game
@@ -125,6 +125,8 @@ sys.exit(main(["record", "pong-cfc", "--num-envs", "1", "--output", "{tmp_path}/
         (["pong-cfc", "--epsilon", "2"], "epsilon is 2.0"),
         (["pong-cfc", "--temperature", "0"], "temperature is 0.0"),
         (["pong-cfc", "--episodes", "0"], "episodes is 0"),
+        (["pong-cfc", "--seed", "-1"], "seed is -1"),
+        (["pong-cfc", "--num-envs", "0"], "num_envs is 0"),
         (["pong-cfk"], "did you mean 'pong-cfc'"),
         ([], "whose games"),
         (["pong-cfc", "--resume"], "no demos in"),
@@ -135,6 +137,21 @@ def test_a_recorder_refuses_in_one_line(options, message, tmp_path, monkeypatch,
     assert main(["record", *options]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
+    assert not [*tmp_path.iterdir()]  # the corrected command finds nothing in its way
+
+
+def test_a_saved_policy_of_other_frames_is_refused(tmp_path):
+    rules = replace(RULES, frame_stack=2)
+    demos = Demos.create(tmp_path, Provenance("pong", rules, {}))
+    with pytest.raises(UserError, match="the protocol's frame_stack must be the player's"):
+        next(record(load(find("pong-cfc")), demos, 1))
+
+
+def test_a_policy_recorded_warm_plays_as_before_afterwards(tmp_path):
+    policy = load(find("pong-cfc"))
+    short = replace(protocol("v4"), max_frames=40)
+    record_command(policy, tmp_path / "d", episodes=1, protocol=short, temperature=3.0)
+    assert policy.network.temperature == 1.0
 
 
 def test_lost_lives_are_recorded(tmp_path):

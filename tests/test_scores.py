@@ -13,11 +13,13 @@ from rich.console import Console
 from ncp_agents import scores as scores_module
 from ncp_agents.envs.disturbances import Disturbance
 from ncp_agents.errors import UserError
+from ncp_agents.files import sha256
 from ncp_agents.scores import (
     Scores,
     comparison,
     interval,
     read_scores,
+    scores_of,
     table,
     write_scores,
 )
@@ -161,6 +163,22 @@ def test_writing_scores_keeps_the_other_entries(tmp_path):
     read = read_scores(path)
     assert read["v4"] == new
     assert read["v4-deterministic noise=0.1"] == noisy
+
+
+def test_scores_of_earlier_weights_are_not_shown_and_go_with_the_next(tmp_path):
+    path, weights = tmp_path / "scores.json", tmp_path / "weights.safetensors"
+    assert scores_of(tmp_path) == {}
+    weights.write_bytes(b"first")
+    first = scores(weights_sha256=sha256(weights))
+    write_scores(path, first)
+    write_scores(path, dataclasses.replace(first, protocol="v5"))
+    assert scores_of(tmp_path)["v4"] == first
+    assert scores_of(tmp_path).keys() == {"v4", "v5"}
+    weights.write_bytes(b"second")
+    assert scores_of(tmp_path) == {}
+    second = scores(weights_sha256=sha256(weights))
+    write_scores(path, second)
+    assert read_scores(path) == scores_of(tmp_path) == {"v4": second}
 
 
 @pytest.mark.parametrize(

@@ -169,12 +169,13 @@ def test_killed_before_the_first_checkpoint_starts_anew(tmp_path):
     assert outcome.counters.steps == SMALL_RECIPE.steps
 
 
-def test_nan_stops_with_the_last_good_checkpoint_named(tmp_path, capsys):
+@pytest.mark.parametrize("rollouts", [1, 20])  # the last update, and one before others
+def test_nan_stops_with_the_last_good_checkpoint_named(rollouts, tmp_path, capsys):
     run = tmp_path / "run"
     options = [
         *SMALL,
         "--steps",
-        "640",
+        str(rollouts * ROLLOUT),
         "--ppo.learning-rate",
         "1e38",
         "--ppo.max-grad-norm",
@@ -275,3 +276,5 @@ def test_a_run_refuses_to_start_from_another_network(finished, tmp_path, monkeyp
     assert "does not fit its recipe" in capsys.readouterr().err
     assert main(["train", "pong-cfc", "--from", "pong-cf", "--run", "other"]) == 2
     assert "did you mean 'pong-cfc'" in capsys.readouterr().err
+    corrected = ["train", "pong-cfc", "--run", "other", *SMALL, "--steps", str(ROLLOUT)]
+    assert main(corrected) == 0

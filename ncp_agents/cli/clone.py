@@ -65,6 +65,8 @@ def clone(arguments: Sequence[str]) -> int:
         raise UserError(f"dagger is {choice.dagger}, expected rounds >= 0; usual is 3")
     if choice.dagger and choice.teacher is None:
         raise UserError("who teaches in --dagger? name a policy, such as --teacher pong-cfc")
+    if choice.teacher is not None and not choice.dagger:
+        raise UserError("a teacher teaches in rounds of DAgger; add --dagger 3")
     teacher = load(find(choice.teacher)) if choice.teacher is not None else None
     if teacher is not None:
         check_teacher(teacher, choice.recipe)
@@ -83,7 +85,8 @@ def clone(arguments: Sequence[str]) -> int:
         stopped = lambda: bool(stop.received)  # noqa: E731
         done = run_cloning(run, demos, resume=choice.resume, stopped=stopped)
         if teacher is not None and choice.dagger and not stopped():
-            done = dagger(run, demos, teacher, choice.dagger, stopped=stopped)
+            last = dagger(run, demos, teacher, choice.dagger, stopped=stopped)
+            done = last if last.epoch else done  # stopped before a round had learnt
     if stop.received is not None:
         print(f"stopped after {done.epoch} epochs, all saved; go on with --run {path} --resume")
         return SIGNALLED + stop.received

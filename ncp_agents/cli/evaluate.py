@@ -59,6 +59,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         for option in ("video", "brain", "page", "render", "output"):
             if getattr(choice, option):
                 raise UserError(f"--{option} is for one policy, undisturbed; leave it out here")
+        if choice.video_games != Evaluate.video_games:
+            raise UserError("--video-games is for one policy, undisturbed; leave it out here")
         compare_command(
             loaded,
             sweeps,

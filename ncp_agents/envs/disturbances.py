@@ -83,9 +83,14 @@ class Disturbance:
 
 
 def disturbed(
-    disturbance: Disturbance, game: str, num_envs: int, protocol: AtariProtocol, seed: int
+    disturbance: Disturbance,
+    game: str,
+    num_envs: int,
+    protocol: AtariProtocol,
+    seed: int,
+    num_threads: int = 0,
 ) -> AtariVecEnv:
-    """Games under a disturbance.
+    """Games under a disturbance; `num_threads` as `AtariVecEnv` takes it.
 
     Raises:
         UserError: stickiness where the protocol has some of its own.
@@ -98,13 +103,13 @@ def disturbed(
                 "vary stickiness from v4"
             )
         protocol = dataclasses.replace(protocol, sticky_actions=strength)
-        return AtariVecEnv(game, num_envs, protocol, seed)
+        return AtariVecEnv(game, num_envs, protocol, seed, num_threads)
     kinds = {
         "noise": NoisyAtariVecEnv,
         "drop_frames": LossyAtariVecEnv,
         "frame_skip_jitter": JitteredAtariVecEnv,
     }
-    return kinds[disturbance.kind](game, num_envs, protocol, seed, strength)
+    return kinds[disturbance.kind](strength, game, num_envs, protocol, seed, num_threads)
 
 
 class NoisyAtariVecEnv(AtariVecEnv):
@@ -114,9 +119,15 @@ class NoisyAtariVecEnv(AtariVecEnv):
     """
 
     def __init__(
-        self, game: str, num_envs: int, protocol: AtariProtocol, seed: int, std: float
+        self,
+        std: float,
+        game: str,
+        num_envs: int,
+        protocol: AtariProtocol,
+        seed: int,
+        num_threads: int = 0,
     ) -> None:
-        super().__init__(game, num_envs, protocol, seed)
+        super().__init__(game, num_envs, protocol, seed, num_threads)
         self._std = np.float32(255 * std)
         self._rng = np.random.default_rng(seed)
 
@@ -137,9 +148,15 @@ class LossyAtariVecEnv(AtariVecEnv):
     then stands in for it, with its whole stack."""
 
     def __init__(
-        self, game: str, num_envs: int, protocol: AtariProtocol, seed: int, probability: float
+        self,
+        probability: float,
+        game: str,
+        num_envs: int,
+        protocol: AtariProtocol,
+        seed: int,
+        num_threads: int = 0,
     ) -> None:
-        super().__init__(game, num_envs, protocol, seed)
+        super().__init__(game, num_envs, protocol, seed, num_threads)
         self._probability = probability
         self._rng = np.random.default_rng(seed)
 
@@ -163,9 +180,15 @@ class JitteredAtariVecEnv(AtariVecEnv):
     """
 
     def __init__(
-        self, game: str, num_envs: int, protocol: AtariProtocol, seed: int, jitter: float
+        self,
+        jitter: float,
+        game: str,
+        num_envs: int,
+        protocol: AtariProtocol,
+        seed: int,
+        num_threads: int = 0,
     ) -> None:
-        super().__init__(game, num_envs, protocol, seed)
+        super().__init__(game, num_envs, protocol, seed, num_threads)
         self._games: Any = _JitteredGames(self.game, num_envs, self.protocol, int(jitter), seed)
 
     @property

@@ -71,7 +71,7 @@ serve the ball itself.
 `v5`: sticky actions and nothing that tells lives apart or starts a game for the agent, as Machado
 et al. 2018, "Revisiting the Arcade Learning Environment", arXiv:1709.06009, recommend.
 Two differences from the paper: the actions are the game's own, like Gymnasium's `ALE/...-v5`, not
-all 18 (ask for them with `full_action_space=True`); and a game starts with up to 30 no-ops, so
+all 18 (ask for them with `full_action_space=True`); and a game starts with fewer than 30 no-ops, so
 that evaluation is the same in both protocols.
 """
 

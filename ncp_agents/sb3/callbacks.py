@@ -47,6 +47,12 @@ class StopOnNonFinite(BaseCallback):
     """Raises `NonFiniteError` after an update that left a loss or a weight that is no number."""
 
     def _on_rollout_start(self) -> None:
+        self._check()
+
+    def _on_training_end(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
         values = self.logger.name_to_value
         bad = [k for k, v in values.items() if k.endswith("loss") and not np.isfinite(v)]
         bad += [

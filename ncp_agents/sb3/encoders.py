@@ -30,7 +30,7 @@ class CompactCNN(BaseFeaturesExtractor):
     Each frame is standardised, then two convolutions, 16 filters of 8 x 8 every 4 pixels and 32 of
     4 x 4 every 2, and a linear layer, each followed by ReLU. Standardising is what lets a ball of
     two pixels in 7,056 be seen from the start: the background, alike in every frame, would drown
-    it. On the CPU a kernel runs all but the linear layer (`torch/kernels/convolutions.c`);
+    it. On the CPU a kernel runs the convolutions (`torch/kernels/convolutions.c`);
     `scripts/benchmarks/throughput.py` measures its speed beside `NatureCNN`'s.
 
     Args:

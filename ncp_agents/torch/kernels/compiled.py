@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from ctypes import c_int32, c_void_p
 from functools import cache
 from pathlib import Path
@@ -92,9 +92,10 @@ def by_rows(name: str, call: ctypes.Structure | ctypes.Array, rows: int, operati
     else:
         pointer = ctypes.byref(work)
         others = [_pool().submit(compiled.take_parts, pointer) for _ in range(parts - 1)]
-        compiled.take_parts(pointer)
-        for other in others:
-            other.result()
+        try:
+            compiled.take_parts(pointer)
+        finally:  # also on Ctrl-C, since they read what the caller's arrays hold
+            wait(others)
     if work.failed:
         raise MemoryError("not enough memory for the kernel's scratch space")
 

@@ -56,8 +56,9 @@ class _Call(ctypes.Structure):
 
 
 def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
-    """Whether `run` takes these: square kernels without padding, on the CPU, and no gradient of
-    the frames."""
+    """Whether `run` takes these: square kernels without padding, dilation or groups, all on the
+    CPU, and no gradient of the frames."""
+    chain = _convolutions(cnn)
     return (
         kernels.are_on()
         and not torch.compiler.is_compiling()
@@ -65,7 +66,10 @@ def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
         and frames.dtype in (torch.uint8, torch.float32)
         and not frames.requires_grad
         and not torch.is_autocast_enabled("cpu")
-        and all(c.weight.dtype == torch.float32 and c.bias is not None for c in _convolutions(cnn))
+        and frames.dim() == 4
+        and 0 < len(chain) <= MOST_MAPS
+        and frames.shape[1] == chain[0].in_channels
+        and all(map(_is_plain, chain))
         and library() is not None
     )
 
@@ -88,6 +92,21 @@ def link(frames: Tensor, cnn: nn.Sequential, out: Tensor) -> Link:
     plan = _plan(frames, _convolutions(cnn))
     plan.call.out = address(out)
     return Link("convolutions_forward", plan.call, (plan.weights, out))
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    height, width = convolution.kernel_size
+    down, across = convolution.stride
+    return (
+        convolution.weight.dtype == torch.float32
+        and convolution.weight.device.type == "cpu"
+        and convolution.bias is not None
+        and height == width
+        and down == across
+        and convolution.padding == (0, 0)
+        and convolution.dilation == (1, 1)
+        and convolution.groups == 1
+    )
 
 
 def _convolutions(cnn: Iterable[nn.Module]) -> list[nn.Conv2d]:

@@ -1,4 +1,4 @@
-/* What both kernels are made of: vectors of floats, the logistic function, small matrix products.
+/* What the kernels are made of: vectors of floats, the logistic function, small matrix products.
 
    Vectors are GCC's and Clang's vector extension, as wide as the instruction set that the file is
    compiled for, so there is one source for AVX-512, AVX2, NEON and the rest. */
