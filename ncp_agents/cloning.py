@@ -185,9 +185,19 @@ class _Cloning:
                 ((loss + self.recipe.ppo.vf_coef * value_loss) / count).backward()
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.max_grad_norm)
                 self.optimizer.step()
+                self._check_finite(epoch)
                 bar.set_postfix_str(f"training loss {loss.item() / count:.3f}")
             losses, hits, steps = losses + loss.item(), hits + right, steps + count
         return losses / steps, hits / steps
+
+    def _check_finite(self, epoch: int | None) -> None:
+        for name, parameter in self.network.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise UserError(
+                    f"{name} is no longer a number in epoch {epoch}; what was saved before is "
+                    "good; clone into another --run with a lower --cloning.learning-rate or "
+                    "--cloning.max-grad-norm"
+                )
 
     def _pieces(
         self, games: Sequence[Games], random: np.random.Generator | None
@@ -266,7 +276,10 @@ class _Cloning:
         }
 
     def _show(self) -> None:
-        with replacing(self.run.path / "cloning.csv") as temporary, temporary.open("w") as file:
+        with (
+            replacing(self.run.path / saved_policy.CLONING) as temporary,
+            temporary.open("w") as file,
+        ):
             writer = csv.DictWriter(file, list(asdict(self.rows[0])))
             writer.writeheader()
             writer.writerows(map(asdict, self.rows))

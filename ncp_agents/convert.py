@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,6 +46,11 @@ def convert(source: Path, target: Path) -> None:
     """
     if target.suffix not in (".safetensors", ".keras"):
         raise UserError(f"{target} ends in {target.suffix!r}, expected .safetensors or .keras")
+    if ".keras" in (source.suffix, target.suffix) and find_spec("keras") is None:
+        raise UserError(
+            ".keras files need keras, which is missing; install it: pip install "
+            "'ncp-agents[keras]', and TensorFlow, JAX or torch beside it"
+        )
     if source.is_dir():
         from ncp_agents import saved_policy
 
@@ -86,7 +92,14 @@ def load(path: Path | str, port: Port) -> Any:
             f"{path} does not tell what layer its weights are of; make the layer with the settings "
             "that they were trained with, and use `set_weights`"
         )
-    return make(json.loads(metadata["layer"]), weights, port)
+    try:
+        return make(json.loads(metadata["layer"]), weights, port)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} does not describe a CfC or LTC layer ({type(error).__name__}: {error})"
+        ) from None
 
 
 def describe(layer: Any) -> dict[str, Any]:
@@ -198,7 +211,7 @@ def _circuit_of_model(path: Path) -> Any:
         raise UserError(f"{path} is not a file")
     try:
         model = keras.saving.load_model(path, compile=False)  # safe mode: runs no code
-    except (ValueError, TypeError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(f"{path} cannot be read as a model of Keras: {error}") from None
     layers = getattr(model, "layers", [model])
     circuits = [layer for layer in layers if isinstance(layer, (CfC, LTC))]

@@ -28,7 +28,7 @@ from ncp_agents.playing import Player, Step
 from ncp_agents.recipe import Recipe
 from ncp_agents.recording import opened, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import SavedPolicy, files, load
+from ncp_agents.saved_policy import SavedPolicy, files, load, save
 
 
 def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
@@ -50,7 +50,8 @@ def dagger(
 ) -> Counters:
     """Rounds of play and learning after the cloning in `run`, until `stopped` says so → where the
     last one stands. Rounds that are done are not done again. At the end the run's policy is the
-    one with the best return, of the clone and all rounds; the last where none was evaluated.
+    one with the best return, which is told, of the clone and all rounds; the last where none was
+    evaluated.
 
     Raises:
         UserError: as `check_teacher` and `clone`; rounds below 1; a round begun with another
@@ -77,8 +78,8 @@ def dagger(
         student = this.policy
         if _no_worse(done.best_return, best_return):
             best, best_return = student, done.best_return
-    copy_files(files(best), run.policy)
-    return done
+    save(run.policy, run.recipe, load(best).network)  # a round's own recipe starts from another
+    return replace(done, best_return=best_return)
 
 
 def _no_worse(now: float | None, before: float | None) -> bool:
@@ -117,7 +118,9 @@ def _visited(
 ) -> Demos:
     """This round's demos, played by the policy of the round before as far as they are missing."""
     recipe, student = this.recipe, load(policy)
-    wanted = provenance(student, recipe.environment.protocol, teacher=teacher.name)
+    told = {"teacher": teacher.name, "teacher_sha256": teacher.weights_sha256}
+    told = {name: value for name, value in told.items() if value is not None}
+    wanted = provenance(student, recipe.environment.protocol, **told)
     path = this.path / "demos"
     demos = opened(path, wanted, resume=(path / DATASET).is_file())
     record_with_bar(

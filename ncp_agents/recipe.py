@@ -65,10 +65,19 @@ class Circuit:
                 f"wiring is {self.wiring!r}, mixed_memory {self.mixed_memory}, expected 'dense' "
                 "and no mixed memory with cell 'lstm'"
             )
-        if self.cell != "cfc" and (self.mode != "default" or self.mask_time_gates):
+        of_cfc = (self.mode, self.init, self.mask_time_gates)
+        if self.cell != "cfc" and of_cfc != ("default", "balanced", False):
             raise ValueError(
-                f"mode is {self.mode!r}, mask_time_gates {self.mask_time_gates}, expected the "
-                f"defaults: they concern cell 'cfc' only, not {self.cell!r}"
+                f"mode is {self.mode!r}, init {self.init!r}, mask_time_gates "
+                f"{self.mask_time_gates}, expected the defaults: they concern cell 'cfc' only, not "
+                f"{self.cell!r}"
+            )
+        if self.wiring in ("dense", "FullyConnected") and (
+            self.mask_time_gates or self.sparsity not in (0.0, 0.5)
+        ):
+            raise ValueError(
+                f"sparsity is {self.sparsity}, mask_time_gates {self.mask_time_gates}, expected "
+                f"the defaults: wiring {self.wiring!r} leaves no synapse out"
             )
 
     def wiring_config(self) -> dict[str, Any] | int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ncp_agents.files import write_text
 from ncp_agents.playing import envs_for
 from ncp_agents.rendering.figures import save_figure
 from ncp_agents.rendering.scores_picture import draw_disturbances
-from ncp_agents.saved_policy import SavedPolicy, load
+from ncp_agents.saved_policy import CLONING, SavedPolicy, load
 from ncp_agents.scores import CONFIDENCE, Scores, number, percent, scores_of, shares, span
 
 README = "README.md"
@@ -69,7 +70,8 @@ def _about(policy: SavedPolicy) -> str:
     cell = {"cfc": "CfC"}.get(recipe.circuit.cell, recipe.circuit.cell.upper())
     layers, wired = f"{circuit.state_size} neurons", "that all read each other"
     if wiring is not None:
-        names = [f"{len(layer)} {wiring.get_type_of_neuron(layer[0])}" for layer in wiring.layers]
+        kinds = (Counter(map(wiring.get_type_of_neuron, layer)) for layer in wiring.layers)
+        names = (" and ".join(f"{n} {kind}" for kind, n in layer.items()) for layer in kinds)
         layers = " → ".join(names) + " neurons"
         wired = (
             f"on the wiring `{recipe.circuit.wiring}`: {wiring.synapse_count:,} synapses between "
@@ -170,11 +172,14 @@ def _reproduce(policy: SavedPolicy, scores: Iterable[Scores]) -> str:
         + "".join(f" --{kind.replace('_', '-')} {' '.join(s)}" for kind, s in sweeps.items())
         for command, sweeps in ways.items()
     ]
-    lines = "\n".join(["ncp-agents train recipe.toml --save .", *commands, "ncp-agents report ."])
+    make, how = "train recipe.toml", f"training ({recipe.steps:,} steps, seed {recipe.seed})"
+    if policy.folder is not None and (policy.folder / CLONING).exists():
+        make, how = "clone recipe.toml --demos DEMOS", f"cloning (seed {recipe.seed}) but the demos"
+    lines = "\n".join([f"ncp-agents {make} --save .", *commands, "ncp-agents report ."])
     return (
         "## How to make it again\n\n"
-        f"In this folder; `recipe.toml` says everything about the training ({recipe.steps:,} "
-        f"steps, seed {recipe.seed}), `scores.json` holds each game behind the tables.\n\n"
+        f"In this folder; `recipe.toml` says everything about the {how}, `scores.json` holds each "
+        "game behind the tables.\n\n"
         f"```sh\n{lines}\n```"
     )
 

@@ -4,7 +4,7 @@
       recipe.toml           how it was trained, and so how the network is built
       weights.safetensors   its parameters
       scores.json           what it reaches (`ncp-agents evaluate` writes it)
-      progress.csv          how it learnt: a row a rollout
+      progress.csv          how it learnt: a row a rollout; cloning.csv, a row an epoch, of a clone
       curve.png             the same as a picture
       README.md             the same in words
 
@@ -33,7 +33,8 @@ from ncp_agents.recipe import Recipe, read_recipe, to_toml
 from ncp_agents.sb3.encoders import encoder
 from ncp_agents.sb3.policies import CnnNcpPolicy
 
-RECIPE, WEIGHTS, PROGRESS = "recipe.toml", "weights.safetensors", "progress.csv"
+RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"
+PROGRESS, CLONING = "progress.csv", "cloning.csv"
 
 State = tuple[np.ndarray, ...]
 

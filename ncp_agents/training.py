@@ -253,7 +253,7 @@ def default_run(recipe: Recipe, runs: Path = Path("runs")) -> Path:
 
 def copy_policy(run: RunFolder, destination: Path) -> None:
     """Copy a run's policy, and how it learnt, to a folder of saved policies, such as policies/."""
-    learnt = [run.progress, run.curve]
+    learnt = [run.progress, run.path / saved_policy.CLONING, run.curve]
     for path in learnt:
         if not path.exists():  # how another policy learnt that was here
             (destination / path.name).unlink(missing_ok=True)

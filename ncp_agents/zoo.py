@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from rich import box
@@ -9,9 +10,10 @@ from rich.console import Group
 from rich.table import Table
 
 from ncp_agents.envs.games import RECURRENT_PPO_SCORES
+from ncp_agents.errors import UserError
 from ncp_agents.recipe import Recipe, read_recipe
 from ncp_agents.run_folder import read_progress
-from ncp_agents.saved_policy import PROGRESS, RECIPE, WEIGHTS, build, zoo
+from ncp_agents.saved_policy import CLONING, PROGRESS, RECIPE, WEIGHTS, build, zoo
 from ncp_agents.scores import Scores, comparison, number, scores_of
 
 
@@ -53,7 +55,7 @@ def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
         game,
         f"{recipe.circuit.units} {recipe.circuit.cell}",
         f"{sum(p.numel() for p in build(recipe).parameters()):,}",
-        f"{steps / 1e6:.3g}M" if trained else "none",
+        (f"{steps / 1e6:.3g}M" if steps else "cloned") if trained else "none",
         f"{hours:.1f}" if hours else "–",
         number(scores.mean) if scores else "–",
         _with_spread(*published) if published else "–",
@@ -61,18 +63,29 @@ def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
 
 
 def _training(recipe: Recipe, folder: Path) -> tuple[int, float | None]:
-    """Steps and hours, with those of the policies that it went on from; None hours where one of
-    them kept no progress."""
+    """Steps of PPO and hours, with those of the policies that it went on from; None hours where one
+    of them kept no progress."""
     known, steps, hours = zoo(), 0, []
     while True:
         rows = read_progress(folder / PROGRESS)
-        steps += recipe.steps
-        hours.append(rows[-1]["seconds"] / 3600 if rows else None)
+        if (folder / CLONING).exists():
+            hours.append(_seconds_of_cloning(folder / CLONING) / 3600)
+        else:
+            steps += recipe.steps
+            hours.append(rows[-1]["seconds"] / 3600 if rows else None)
         # Each is taken once: a policy may have been trained anew, from one that went on from it.
         before = known.pop(recipe.start, None)
         if before is None or before == folder:
             return steps, None if None in hours else sum(hours)
         recipe, folder = read_recipe(before / RECIPE), before
+
+
+def _seconds_of_cloning(path: Path) -> float:
+    try:
+        with path.open(newline="") as file:
+            return float([*csv.DictReader(file)][-1]["seconds"])
+    except (LookupError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged: its last row does not tell the seconds") from None
 
 
 def _with_spread(mean: float, std: float) -> str:

@@ -77,6 +77,14 @@ def test_it_ends_where_the_validation_loss_no_longer_falls(tmp_path):
     assert clone(run, [Demos(PONG)], progress=False).epoch == 2
 
 
+def test_weights_that_are_no_numbers_end_it_and_leave_what_was_saved(tmp_path):
+    options = replace(RECIPE.cloning, epochs=3, learning_rate=1e38, max_grad_norm=1e9)
+    run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options))
+    with pytest.raises(UserError, match=r"no longer a number in epoch 1; .*--cloning.learning-ra"):
+        clone(run, [Demos(PONG)], progress=False)
+    assert not list(run.path.rglob("*.safetensors"))
+
+
 def test_the_policy_with_the_best_return_is_kept(tmp_path):
     options, schedule = replace(RECIPE.cloning, eval_every=1), Schedule(eval_episodes=1)
     run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options, schedule=schedule))

@@ -148,6 +148,10 @@ def test_mistakes_are_named(tmp_path):
     path.write_text("no tensors")
     with pytest.raises(UserError, match="is not a safetensors file"):
         convert.load(path, "keras")
+    for told in ("{", "[]", "{}", '{"kind": "CfC"}', '{"kind": "CfC", "units": 4, "size": 3}'):
+        safetensors.torch.save_file(layer.state_dict(), path, {"layer": told})
+        with pytest.raises(UserError, match="does not describe a CfC or LTC layer"):
+            convert.load(path, "torch")
     safetensors.torch.save_file(layer.state_dict(), path, {"more": json.dumps(1)})
     with pytest.raises(UserError, match="does not tell what layer its weights are of"):
         convert.load(path, "torch")

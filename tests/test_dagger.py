@@ -79,6 +79,9 @@ def test_rounds_go_on_from_one_another_and_are_not_repeated(cloned, teacher):
     assert demos.provenance.player == {**demos.provenance.player, "teacher": "pong-cfc"}
     before = (first / "policy" / "weights.safetensors").read_bytes()
     assert (cloned.policy / "weights.safetensors").read_bytes() == before
+    assert (
+        saved_policy.load(cloned.policy).recipe == cloned.recipe
+    )  # not the round's, which goes on from one
 
     dagger(cloned, [Demos(PONG)], teacher, 2, progress=False)
     assert (first / "policy" / "weights.safetensors").read_bytes() == before
@@ -141,3 +144,6 @@ def test_another_teacher_does_not_go_on_with_a_round(cloned, teacher):
     other = replace(teacher, recipe=replace(teacher.recipe, name="other"))
     with pytest.raises(UserError, match="games of teacher 'pong-cfc', not 'other'"):
         dagger(cloned, [Demos(PONG)], other, 1, progress=False)
+    namesake = replace(teacher, weights_sha256="another")
+    with pytest.raises(UserError, match="games of teacher_sha256"):
+        dagger(cloned, [Demos(PONG)], namesake, 1, progress=False)

@@ -320,6 +320,10 @@ MALICIOUS = {
         patched(zipped({"a": FILES["a.bin"]}), 24, struct.pack("<I", 10)),
         "no whole zip archive: Bad CRC-32",
     ),
+    "name of no letters": (
+        zipped({"é": b"x"}).replace("é".encode(), b"\xff\xff"),
+        "no whole zip archive: 'utf-8' codec can't decode",
+    ),
     "cut": (DATA[:-30], "no whole zip archive"),
     "damaged": (DATA[:5000] + b"\0\0\0\0" + DATA[5004:], "no whole zip archive"),
     "nothing": (b"", "no whole zip archive"),

@@ -101,6 +101,17 @@ def test_a_dense_circuit_has_no_wiring_to_show(tmp_path):
     assert "wiring.png" not in text
 
 
+def test_a_clone_is_made_again_by_cloning(tmp_path):
+    folder = saved(tmp_path / "mine", wiring="FullyConnected", units=24, motor_neurons=8)
+    (folder / "cloning.csv").write_text("epoch,seconds\n1,9.0\n")
+    write_scores(folder / "scores.json", scores((1.0, 2.0)))
+    write_report(folder)
+    text = (folder / "README.md").read_text()
+    assert "ncp-agents clone recipe.toml --demos DEMOS --save .\n" in text
+    assert "steps, seed" not in text
+    assert "8 motor and 16 inter neurons → 6 actions" in text
+
+
 def test_without_scores_the_report_says_what_to_do(tmp_path):
     folder = saved(tmp_path / "mine")
     before = contents(folder)

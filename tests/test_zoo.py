@@ -52,7 +52,9 @@ def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
     recipe = Recipe(steps=2_500_000, circuit=Circuit(wiring="dense", units=32))
     breakout = Recipe(environment=Environment(game="breakout"))
     longer = replace(recipe, steps=500_000, start="one")
-    recipes = {"one": recipe, "two": breakout, "three": Recipe(), "four": longer}
+    after_clone = replace(longer, start="five")
+    recipes = {"one": recipe, "two": breakout, "three": Recipe(), "four": longer, "five": recipe}
+    recipes["six"] = after_clone
     for name, each in recipes.items():
         folder = tmp_path / "policies" / name
         write_text(folder / "recipe.toml", to_toml(each))
@@ -61,6 +63,8 @@ def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
     one = tmp_path / "policies" / "one"
     write_text(one / "progress.csv", "steps,seconds\n1000,9\n2500000,5400\n")
     write_text(one.with_name("four") / "progress.csv", "steps,seconds\n500000,1800\n")
+    write_text(one.with_name("five") / "cloning.csv", "epoch,seconds\n1,30\n2,720\n")
+    write_text(one.with_name("six") / "progress.csv", "steps,seconds\n500000,1800\n")
     scores = Scores("pong", "v4", False, 0, 4, (1.0, 2.0, 3.0, 4.0), (9,) * 4, {"NOOP": 36})
     noisy = Scores("pong", "v4", False, 0, 1, (1.0,), (9,), {"NOOP": 9}, Disturbance("noise", 0.1))
     write_scores(one / "scores.json", scores)
@@ -74,6 +78,8 @@ def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
     assert f"one pong 32 cfc {parameters:,} 2.5M 1.5 2.5 19.8 ± 0.6" in rows
     assert any(row.startswith("two breakout 64 cfc") and row.endswith("139 ± 51") for row in rows)
     assert f"four pong 32 cfc {parameters:,} 3M 2.0 – 19.8 ± 0.6" in rows
+    assert f"five pong 32 cfc {parameters:,} cloned 0.2 – 19.8 ± 0.6" in rows
+    assert f"six pong 32 cfc {parameters:,} 0.5M 0.7 – 19.8 ± 0.6" in rows
     assert any(row.startswith("three pong 64 cfc 192,379 none") for row in rows)
     assert "one v4 4 2.5 1.5 … 3.5 2.5 66 %" in rows
     assert not any("noise" in row for row in rows)

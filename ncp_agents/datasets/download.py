@@ -309,7 +309,13 @@ def unpack(
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _extract(archive, member, path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        UnicodeDecodeError,  # of a member's name
+    ) as error:
         raise UserError(f"{name} is no whole zip archive: {error}") from None
 
 

@@ -11,6 +11,7 @@ from glob import escape
 from pathlib import Path
 
 from ncp_agents.errors import UserError
+from ncp_agents.files import sync
 
 UNFINISHED = ".unfinished"
 
@@ -34,12 +35,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         made.chmod(0o777 & ~umask)  # mkdtemp's folders are private
         for folder, _, files in os.walk(made):
             for name in [*files, ""]:  # "" is the folder itself
-                _sync(Path(folder, name))
+                sync(Path(folder, name))
         _refuse_present(path)
         made.rename(path)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def remove_unfinished(path: Path) -> None:
@@ -51,11 +52,3 @@ def remove_unfinished(path: Path) -> None:
 def _refuse_present(path: Path) -> None:
     if path.exists():
         raise UserError(f"{path} is there already; remove it, or name another folder")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

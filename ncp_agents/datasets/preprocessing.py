@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ncp_agents.envs.areas import area_means
+
 BLOCK = 64  # frames at once, so that the numbers between stay small
 
 
@@ -17,7 +19,7 @@ def observed(frames: np.ndarray, size: int) -> np.ndarray:
     it covers, as with OpenCV's INTER_AREA in ALE's environments; where that mean lies between two
     grey levels, rounding may choose the other one.
     """
-    tall, wide = (_areas(pixels, size) for pixels in frames.shape[1:3])
+    tall, wide = (area_means(pixels, size) for pixels in frames.shape[1:3])
     result = np.empty((len(frames), size, size, 1), np.uint8)
     for at in range(0, len(frames), BLOCK):
         block = grey(frames[at : at + BLOCK]).astype(np.float32)
@@ -31,11 +33,3 @@ def grey(frames: np.ndarray) -> np.ndarray:
         return frames
     red, green, blue = (frames[..., i].astype(np.uint32) for i in range(3))
     return ((2989 * red + 5870 * green + 1140 * blue + 5000) // 10_000).astype(np.uint8)
-
-
-def _areas(pixels: int, size: int) -> np.ndarray:
-    """(size, pixels) float32: the share of each of `pixels` pixels in a row in the new ones."""
-    edges = np.linspace(0, pixels, size + 1)[:, None]
-    left = np.arange(pixels)
-    covered = np.minimum(edges[1:], left + 1) - np.maximum(edges[:-1], left)
-    return (covered.clip(0) * size / pixels).astype(np.float32)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ncp_agents.envs.areas import area_means
 from ncp_agents.envs.atari import AtariVecEnv, emulators
 from ncp_agents.envs.games import screen_size
 from ncp_agents.envs.protocol import AtariProtocol
@@ -217,7 +218,7 @@ class _JitteredGames:
         self.timespans = np.ones(num_envs, np.float32)
         self._frame_skip, self._jitter = protocol.frame_skip, jitter
         self._rng = np.random.default_rng(seed)
-        self._rows, self._columns = (_area_means(n, protocol.frame_size) for n in size)
+        self._rows, self._columns = (area_means(n, protocol.frame_size) for n in size)
         self._screens = np.zeros((2, num_envs, *size), np.uint8)  # the last two frames
         shape = (num_envs, protocol.frame_stack, protocol.frame_size, protocol.frame_size)
         self._stack = np.zeros(shape, np.uint8)
@@ -273,10 +274,3 @@ class _JitteredGames:
         small = np.rint(self._rows @ pooled @ self._columns.T).astype(np.uint8)
         self._stack[games, :-1] = self._stack[games, 1:]
         self._stack[games, -1] = small
-
-
-def _area_means(pixels: int, size: int) -> np.ndarray:
-    """(size, pixels) float32: each row averages an equal share of a line of pixels."""
-    edges, left = np.linspace(0, pixels, size + 1)[:, None], np.arange(pixels)
-    covered = np.minimum(edges[1:], left + 1) - np.maximum(edges[:-1], left)
-    return (covered.clip(0) * size / pixels).astype(np.float32)

@@ -33,6 +33,7 @@ AutoNCP(N, N / 8).
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -147,9 +148,15 @@ def memory(name: str, side: int, batch: int, neurons: int) -> float:
     answer = context.Queue()
     process = context.Process(target=_memory, args=(name, side, batch, neurons, answer))
     process.start()
-    megabytes = answer.get()
-    process.join()
-    return megabytes
+    while True:
+        try:
+            megabytes = answer.get(timeout=1)
+        except queue.Empty:
+            if process.is_alive():
+                continue
+            raise RuntimeError(f"the process that measured {name} died; out of memory?") from None
+        process.join()
+        return megabytes
 
 
 def _memory(name: str, side: int, batch: int, neurons: int, answer: Any) -> None:

@@ -27,6 +27,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,10 @@ from ncp_agents.errors import UserError
 from ncp_agents.evaluation import evaluate
 from ncp_agents.files import replacing
 from ncp_agents.recipe import Recipe
-from ncp_agents.recording import provenance, record_with_bar
+from ncp_agents.recording import opened, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import SavedPolicy, find, load
-from ncp_agents.scores import Scores, read_scores, write_scores
+from ncp_agents.scores import SCORES, Scores, number, scores_of, write_scores
 from ncp_agents.torch.threads import use_threads
 
 MARGIN = 3.0  # points below the clone that PPO must never fall, in its first EARLY steps
@@ -69,7 +70,7 @@ class Options:
 
 def recorded(teacher: SavedPolicy, folder: Path, games: int) -> Demos:
     there = (folder / DATASET).is_file()
-    demos = Demos(folder) if there else Demos.create(folder, provenance(teacher, "v4", seed=0))
+    demos = opened(folder, provenance(teacher, "v4", seed=0), resume=there)
     record_with_bar(teacher, demos, games, seed=0)
     return demos
 
@@ -78,6 +79,8 @@ def cloned(recipe: Recipe, demos: Demos, path: Path, teacher: SavedPolicy | None
     """A cloning that is done now, with DAgger if there is a teacher."""
     there = (path / "recipe.toml").is_file()
     run = RunFolder.open(path) if there else RunFolder.create(path, recipe)
+    if run.recipe != recipe:
+        raise UserError(f"{path} is of another recipe; give another --folder")
     clone(run, [demos], resume=there)
     if teacher is not None:
         dagger(run, [demos], teacher, rounds=3)
@@ -86,13 +89,12 @@ def cloned(recipe: Recipe, demos: Demos, path: Path, teacher: SavedPolicy | None
 
 def scored(folder: Path) -> tuple[Scores, Scores]:
     """30 games with drawn actions, and with the likeliest ones."""
-    file = folder / "scores.json"
-    if not file.exists():
-        policy = load(folder)
-        for deterministic in (False, True):
-            write_scores(file, evaluate(policy, deterministic=deterministic))
-    scores = read_scores(file)
-    return scores["v4"], scores["v4-deterministic"]
+    policy, known = load(folder), scores_of(folder)
+    for deterministic in (False, True):
+        if ("v4-deterministic" if deterministic else "v4") not in known:
+            write_scores(folder / SCORES, evaluate(policy, deterministic=deterministic))
+    known = scores_of(folder)
+    return known["v4"], known["v4-deterministic"]
 
 
 def minutes(run: RunFolder) -> float:
@@ -155,7 +157,7 @@ def main() -> None:
                 name,
                 str(seed),
                 f"{goal[0]:,.0f}" if goal else "not reached",
-                f"{min(early):.1f}" if name == "clone" else "",
+                number(min(early, default=nan)) if name == "clone" else "",
                 f"{level:.1f}" if name == "clone" else "",
             )
     Console().print(table)
