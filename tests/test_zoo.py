@@ -10,7 +10,7 @@ from ncp_agents import saved_policy
 from ncp_agents.envs.disturbances import Disturbance
 from ncp_agents.files import write_text
 from ncp_agents.recipe import Circuit, Environment, Recipe, read_recipe, to_toml
-from ncp_agents.scores import Scores, read_scores, write_scores
+from ncp_agents.scores import Scores, read_scores, scores_of, write_scores
 from ncp_agents.zoo import policies_table
 
 ZOO = sorted(saved_policy.zoo().items())
@@ -31,20 +31,24 @@ def test_a_saved_policy_is_complete_and_acts(name, folder):
     assert state is not None
     for file in ("curve.png", "README.md", "scores.json"):
         assert (folder / file).stat().st_size > 0
-    for scores in read_scores(folder / "scores.json").values():
+    assert scores_of(folder) == read_scores(folder / "scores.json")  # all are of these weights
+    for scores in scores_of(folder).values():
         assert scores.game == policy.recipe.environment.game
         assert len(scores.returns) >= 30
 
 
-def test_pong_cfc_is_as_small_and_as_good_as_the_readme_says():
-    folder = dict(ZOO)["pong-cfc"]
+@pytest.mark.parametrize(("name", "published"), [("pong-cfc", 19.8), ("beamrider-cfc", 1592.0)])
+def test_small_policies_beat_the_published_lstm(name, published):
+    folder = dict(ZOO)[name]
     policy = saved_policy.load(folder)
     assert policy.network.circuit.state_size <= 64
     assert sum(p.numel() for p in policy.network.parameters()) <= 200_000
     assert policy.recipe.environment.frame_stack == 1
-    scores = read_scores(folder / "scores.json")
-    assert scores["v4-deterministic"].mean >= 20
-    assert scores["v4"].mean > 19.8  # the published LSTM
+    assert scores_of(folder)["v4"].mean > published
+
+
+def test_the_likeliest_actions_of_pong_cfc_win():
+    assert scores_of(dict(ZOO)["pong-cfc"])["v4-deterministic"].mean >= 20
 
 
 def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
