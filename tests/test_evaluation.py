@@ -217,7 +217,7 @@ def test_the_command_scores_prints_and_records(pong, tmp_path, capsys):
 
 
 def test_a_few_games_do_not_replace_many(pong, tmp_path, capsys):
-    policy = dataclasses.replace(pong, folder=tmp_path)
+    policy = dataclasses.replace(pong, folder=tmp_path, weights_sha256="ours")
     many = evaluate_command(policy, episodes=3, protocol=SHORT)
     evaluate_command(policy, episodes=2, protocol=SHORT, seed=5)
     assert read_scores(tmp_path / "scores.json") == {many.key: many}

@@ -178,6 +178,7 @@ def test_nan_stops_with_the_last_good_checkpoint_named(rollouts, tmp_path, capsy
         str(rollouts * ROLLOUT),
         "--ppo.learning-rate",
         "1e38",
+        "--ppo.no-anneal",  # to 0 at the last update
         "--ppo.max-grad-norm",
         "1e9",
     ]

@@ -110,7 +110,7 @@ def disturbed(
         "drop_frames": LossyAtariVecEnv,
         "frame_skip_jitter": JitteredAtariVecEnv,
     }
-    return kinds[disturbance.kind](strength, game, num_envs, protocol, seed, num_threads)
+    return kinds[disturbance.kind](game, num_envs, protocol, seed, strength, num_threads)
 
 
 class NoisyAtariVecEnv(AtariVecEnv):
@@ -121,11 +121,11 @@ class NoisyAtariVecEnv(AtariVecEnv):
 
     def __init__(
         self,
-        std: float,
         game: str,
         num_envs: int,
         protocol: AtariProtocol,
         seed: int,
+        std: float,
         num_threads: int = 0,
     ) -> None:
         super().__init__(game, num_envs, protocol, seed, num_threads)
@@ -150,11 +150,11 @@ class LossyAtariVecEnv(AtariVecEnv):
 
     def __init__(
         self,
-        probability: float,
         game: str,
         num_envs: int,
         protocol: AtariProtocol,
         seed: int,
+        probability: float,
         num_threads: int = 0,
     ) -> None:
         super().__init__(game, num_envs, protocol, seed, num_threads)
@@ -182,11 +182,11 @@ class JitteredAtariVecEnv(AtariVecEnv):
 
     def __init__(
         self,
-        jitter: float,
         game: str,
         num_envs: int,
         protocol: AtariProtocol,
         seed: int,
+        jitter: float,
         num_threads: int = 0,
     ) -> None:
         super().__init__(game, num_envs, protocol, seed, num_threads)
