@@ -169,15 +169,22 @@ def test_killed_before_the_first_checkpoint_starts_anew(tmp_path):
     assert outcome.counters.steps == SMALL_RECIPE.steps
 
 
-@pytest.mark.parametrize("rollouts", [1, 20])  # the last update, and one before others
-def test_nan_stops_with_the_last_good_checkpoint_named(rollouts, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("rollouts", "rate", "batch_size"),
+    [(20, "1e38", "16"), (1, "1e39", "32")],  # one of many updates, and the only minibatch
+)
+def test_nan_stops_with_the_last_good_checkpoint_named(
+    rollouts, rate, batch_size, tmp_path, capsys
+):
     run = tmp_path / "run"
     options = [
         *SMALL,
         "--steps",
         str(rollouts * ROLLOUT),
         "--ppo.learning-rate",
-        "1e38",
+        rate,
+        "--ppo.batch-size",
+        batch_size,
         "--ppo.no-anneal",  # to 0 at the last update
         "--ppo.max-grad-norm",
         "1e9",
