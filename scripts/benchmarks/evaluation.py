@@ -11,7 +11,7 @@ the turns.
 What was learnt, on two noisy cores with AVX-512, 8 games of Pong: emulators keep both cores busy,
 1.3 to 1.7 ms a step, so all that the policy does comes on top, and between emulators' steps, which
 empty its caches, it takes half as long again as alone. One loop with all games reached 43 % of the
-games' speed, 38 % when recording. What led to 71 % (71, 71, 77) and 63 % (60, 63, 64):
+games' speed, 38 % when recording. What led to 71 % (70 to 77 in eight turns) and 61 % (60 to 64):
 
 - Two halves, each in a thread with half of ALE's threads: 58 % and 50 %. All of ALE's threads for
   each half are a tenth slower, threads pinned to cores no faster, two halves in turns in one thread
