@@ -285,8 +285,11 @@ def kept(path: Path, scores: Scores) -> str:
     """Write scores into a scores file, unless it knows more games of the same weights → what was
     done, in words."""
     known = read_scores(path).get(scores.key) if path.exists() else None
-    same = known is not None and known.may_be_of(scores.weights_sha256)
-    if known is not None and same and len(known.returns) > len(scores.returns):
+    if (
+        known is not None
+        and known.may_be_of(scores.weights_sha256)
+        and len(known.returns) > len(scores.returns)
+    ):
         return f"{path} keeps its {len(known.returns)} games under {scores.key}, which say more"
     write_scores(path, scores)
     return f"scores: {path}"

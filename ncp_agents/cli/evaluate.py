@@ -56,11 +56,10 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     loaded = [load(find(name)) for name in choice.policies]
     if len(loaded) > 1 or sweeps or choice.plot is not None:
-        for option in ("video", "brain", "page", "render", "output"):
-            if getattr(choice, option):
-                raise UserError(f"--{option} is for one policy, undisturbed; leave it out here")
-        if choice.video_games != Evaluate.video_games:
-            raise UserError("--video-games is for one policy, undisturbed; leave it out here")
+        for option in ("video", "video_games", "brain", "page", "render", "output"):
+            if getattr(choice, option) != getattr(Evaluate, option):
+                name = option.replace("_", "-")
+                raise UserError(f"--{name} is for one policy, undisturbed; leave it out here")
         compare_command(
             loaded,
             sweeps,

@@ -92,9 +92,10 @@ def main() -> None:
     base = replace(base, steps=options.steps, seed=options.seed, start="", schedule=schedule)
     table = Table("variant", "return in training", "evaluation", "KL of an update", "steps/s")
     for name in options.variants:
-        if name != "recipe" and variant(base, name) == replace(base, name=variant(base, name).name):
+        recipe = variant(base, name)
+        if name != "recipe" and recipe == replace(base, name=recipe.name):
             continue  # what it sets is the recipe's own
-        rows = trained(variant(base, name), options.runs)
+        rows = trained(recipe, options.runs)
         last = [row for row in rows if row["steps"] > 0.9 * options.steps]
         returns = [row["return_mean"] for row in last if "return_mean" in row]
         evaluations = [row["eval_return"] for row in rows if "eval_return" in row]
