@@ -36,13 +36,14 @@ from ncp_agents.datasets.cache import Cache
 from ncp_agents.datasets.episodes import Demos
 from ncp_agents.datasets.sequences import Games, Piece, pieces
 from ncp_agents.envs.games import action_meanings
-from ncp_agents.errors import UserError
+from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation import evaluate
 from ncp_agents.files import replacing
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.cloning_curve import draw_cloning_curve
 from ncp_agents.run_folder import RunFolder, learning_state, restore_learning
 from ncp_agents.saved_policy import SavedPolicy, load_tensors, save_tensors
+from ncp_agents.torch.finite import not_finite
 
 EVALUATION_SEED = 2_000_000  # far from the seeds of demos
 SAME = ("frame_stack", "frame_size", "frame_skip", "full_action_space", "sticky_actions")
@@ -88,6 +89,7 @@ def clone(
     Raises:
         UserError: as `check_demos`; a damaged file, named; a checkpoint that is damaged, of
             another network or of other demos.
+        NonFiniteError: NaN in the weights.
     """
     return _Cloning(run, demos, progress, stopped).run_to_end(resume)
 
@@ -173,6 +175,7 @@ class _Cloning:
         and share of steps in which the likeliest action is the demos'."""
         options, learns = self.options, epoch is not None
         games = self.train_games if learns else self.val_games
+        self.network.set_training_mode(learns)
         random = np.random.default_rng([self.recipe.seed, epoch]) if epoch is not None else None
         state: tuple[Tensor, ...] | None = None
         losses = hits = steps = 0.0
@@ -191,13 +194,13 @@ class _Cloning:
         return losses / steps, hits / steps
 
     def _check_finite(self, epoch: int | None) -> None:
-        for name, parameter in self.network.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise UserError(
-                    f"{name} is no longer a number in epoch {epoch}; what was saved before is "
-                    "good; clone into another --run with a lower --cloning.learning-rate or "
-                    "--cloning.max-grad-norm"
-                )
+        bad = not_finite(self.network)
+        if bad:
+            raise NonFiniteError(
+                f"{bad[0]} is no longer a number in epoch {epoch}; what was saved before is "
+                "good; clone into another --run with a lower --cloning.learning-rate or "
+                "--cloning.max-grad-norm"
+            )
 
     def _pieces(
         self, games: Sequence[Games], random: np.random.Generator | None
@@ -331,7 +334,7 @@ def check_demos(demos: Sequence[Demos], recipe: Recipe) -> None:
             raise UserError(f"{where}: no game for split {split!r}; record at least two")
 
 
-def returned(run: RunFolder) -> float | None:
+def best_return_of(run: RunFolder) -> float | None:
     """The best return that a cloning has been evaluated with."""
     _, metadata = load_tensors(run.checkpoint)
     return json.loads(metadata["counters"])["best_return"]

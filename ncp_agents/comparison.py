@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ncp_agents.envs.disturbances import KINDS, Disturbance
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import check_disturbances, evaluate_with_bar, kept
+from ncp_agents.evaluation import check_disturbances, evaluate_with_bar, write_unless_fewer
 from ncp_agents.files import check_writable
 from ncp_agents.names import look_up
 from ncp_agents.playing import check_games
@@ -69,7 +69,7 @@ def compare_command(
             )
             rows.append((name, scores))
             if file is not None:
-                said.append(kept(file, scores))
+                said.append(write_unless_fewer(file, scores))
     console.print(comparison(rows))
     for line in dict.fromkeys(said):
         console.print(line, soft_wrap=True)

@@ -26,6 +26,7 @@ from ncp_agents.wirings import wiring_from_config, wiring_to_config
 Port = Literal["torch", "keras", "mlx"]
 SETTINGS = {
     "CfC": ("mode", "mask_time_gates"),
+    "dense CfC": ("activation", "backbone_units", "backbone_layers", "backbone_dropout"),
     "LTC": (
         "input_mapping",
         "output_mapping",
@@ -34,7 +35,8 @@ SETTINGS = {
         "implicit_param_constraints",
     ),
 }
-"""Attributes of a cell of torch or MLX that are arguments of its layer."""
+"""The arguments that the layers of all ports share, beside input size, units and mixed memory; a
+dense CfC has those of "CfC" too."""
 
 
 def convert(source: Path, target: Path) -> None:
@@ -108,7 +110,7 @@ def describe(layer: Any) -> dict[str, Any]:
     if _port_of(layer) == "keras":
         from ncp_agents.keras import weights
 
-        return weights.describe(layer)
+        return weights.describe(layer, SETTINGS)
     kind, cell, wiring = type(layer).__name__, layer.rnn_cell, layer.wiring
     described = {
         "kind": kind,

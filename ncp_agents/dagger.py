@@ -20,13 +20,13 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
-from ncp_agents.cloning import Counters, clone, returned
+from ncp_agents.cloning import Counters, best_return_of, clone
 from ncp_agents.datasets.episodes import DATASET, Demos
 from ncp_agents.errors import UserError
 from ncp_agents.files import copy_files
 from ncp_agents.playing import Player, Step
 from ncp_agents.recipe import Recipe
-from ncp_agents.recording import opened, provenance, record_with_bar
+from ncp_agents.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import SavedPolicy, files, load, save
 
@@ -64,7 +64,7 @@ def dagger(
     if not all(path.exists() for path in files(clones)):
         copy_files(files(run.policy), clones)
     done, student, seen = Counters(), clones, list(demos)
-    best, best_return = clones, returned(run)
+    best, best_return = clones, best_return_of(run)
     for number in range(1, rounds + 1):
         path = run.path / "dagger" / f"round-{number}"
         resume = (path / "recipe.toml").is_file()
@@ -122,7 +122,7 @@ def _visited(
     told = {name: value for name, value in told.items() if value is not None}
     wanted = provenance(student, recipe.environment.protocol, **told)
     path = this.path / "demos"
-    demos = opened(path, wanted, resume=(path / DATASET).is_file())
+    demos = open_or_create(path, wanted, resume=(path / DATASET).is_file())
     record_with_bar(
         student,
         demos,

@@ -248,7 +248,7 @@ def evaluate_command(
         console.print(f"stopped after {len(scores.returns)} of {episodes} games; nothing written")
         return scores
     if output is not None:
-        console.print(kept(output, scores), soft_wrap=True)
+        console.print(write_unless_fewer(output, scores), soft_wrap=True)
     if (brain and video is not None) or page is not None:
         played = record_trace(policy, video_games, protocol, seed, deterministic)
         shown_circuit, title = anatomy(policy), title_of(policy)
@@ -281,7 +281,7 @@ def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: 
         return evaluate(policy, episodes, *args, **kwargs, on_game=on_game)
 
 
-def kept(path: Path, scores: Scores) -> str:
+def write_unless_fewer(path: Path, scores: Scores) -> str:
     """Write scores into a scores file, unless it knows more games of the same weights → what was
     done, in words."""
     known = read_scores(path).get(scores.key) if path.exists() else None

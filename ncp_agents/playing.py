@@ -44,6 +44,12 @@ def check_games(episodes: int, num_envs: int | None, seed: int) -> None:
         raise UserError(f"seed is {seed}, expected 0 <= seed < 2^31")
 
 
+def seed_after(seed: int, done: int) -> int:
+    """The games' seed after a resumption with so much done: others than those played before, and
+    the same for the same resumption; below 2^31, as ALE wants."""
+    return int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
+
+
 class Step(NamedTuple):
     """One decision in each of B games: what the policy saw, did and got."""
 

@@ -7,6 +7,7 @@ The fields are also the options of the command line: `ppo.learning_rate` here is
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -140,17 +141,24 @@ class PPO:
             batch_size=self.batch_size,
             n_epochs=self.n_epochs,
         )
-        _at_least(0, critic_warmup=self.critic_warmup)
-        if self.target_kl < 0.0:
-            raise ValueError(f"target_kl is {self.target_kl}, expected >= 0 (0 = never)")
+        _at_least(
+            0,
+            critic_warmup=self.critic_warmup,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            target_kl=self.target_kl,
+        )
         for name in ("gamma", "gae_lambda"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0.0 to 1.0")
         if not 0.0 < self.ent_until <= 1.0:
             raise ValueError(f"ent_until is {self.ent_until}, expected 0.0 < share <= 1.0")
-        for name in ("learning_rate", "clip_range", "max_grad_norm", "fine_tuning"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected above 0")
+        _above_zero(
+            learning_rate=self.learning_rate,
+            clip_range=self.clip_range,
+            max_grad_norm=self.max_grad_norm,
+            fine_tuning=self.fine_tuning,
+        )
         if self.n_steps % self.sequence_length:
             raise ValueError(
                 f"sequence_length is {self.sequence_length}, expected a divisor of n_steps = "
@@ -184,14 +192,12 @@ class Cloning:
             dagger_games=self.dagger_games,
             dagger_epochs=self.dagger_epochs,
         )
-        _at_least(0, eval_every=self.eval_every, patience=self.patience)
+        _at_least(
+            0, eval_every=self.eval_every, patience=self.patience, weight_decay=self.weight_decay
+        )
+        _above_zero(learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
         if not 0.0 < self.validation < 1.0:
             raise ValueError(f"validation is {self.validation}, expected 0.0 < share < 1.0")
-        if not (self.learning_rate > 0.0 and self.max_grad_norm > 0.0):
-            raise ValueError(
-                f"learning_rate is {self.learning_rate}, max_grad_norm {self.max_grad_norm}, "
-                "expected both above 0"
-            )
 
 
 @dataclass(frozen=True)
@@ -270,7 +276,9 @@ def read_recipe(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"there is no recipe {path}") from None
+        raise UserError(
+            f"there is no recipe {path}; ncp-agents train --list shows the policies that have one"
+        ) from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise UserError(f"{path} is not a recipe: expected a TOML text file") from None
     return from_toml(text, str(path))
@@ -318,7 +326,13 @@ def _value(hint: Any, value: Any, source: str, key: str) -> Any:
     return value
 
 
-def _at_least(least: int, **values: int) -> None:
+def _at_least(least: int, **values: float) -> None:
     for name, value in values.items():
-        if value < least:
+        if not least <= value < math.inf:
             raise ValueError(f"{name} is {value}, expected >= {least}")
+
+
+def _above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not 0.0 < value < math.inf:
+            raise ValueError(f"{name} is {value}, expected above 0")

@@ -27,6 +27,7 @@ from ncp_agents.playing import (
     quotas,
     rules_for,
     run_loop,
+    seed_after,
 )
 from ncp_agents.rendering.keyboard import Human
 from ncp_agents.saved_policy import SavedPolicy, State
@@ -123,7 +124,7 @@ def record(
         mode = None
         if isinstance(player, Human):
             num_envs, mode = 1, "rgb_array"
-        seed = int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
+        seed = seed_after(seed, done)
         game, rules = demos.provenance.game, demos.provenance.protocol
 
         def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
@@ -231,7 +232,7 @@ def record_command(
         temperature=temperature,
         seed=seed,
     )
-    demos = opened(output, wanted, resume)
+    demos = open_or_create(output, wanted, resume)
     before, policy.network.temperature = policy.network.temperature, temperature
     try:
         record_with_bar(
@@ -268,14 +269,14 @@ def record_by_hand(
     rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted = Provenance(game, rules.evaluation(), {"human": True, "seed": seed})
     with closing(Human(episodes)) as person:
-        demos = opened(output, wanted, resume)
+        demos = open_or_create(output, wanted, resume)
         person.kept = len(demos.entries)
         record_with_bar(person, demos, episodes, seed=seed)
     _print_summary(demos)
     return demos
 
 
-def opened(output: Path, wanted: Provenance, resume: bool) -> Demos:
+def open_or_create(output: Path, wanted: Provenance, resume: bool) -> Demos:
     """New demos, or with `resume` those that are there.
 
     Raises:

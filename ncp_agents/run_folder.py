@@ -8,13 +8,15 @@
       policy/                  the best policy so far, as a saved policy
       curve.png                return over steps
 
-Files are replaced whole (`files.replacing`). A checkpoint holds tensors and JSON, no code.
+Files are replaced whole (`files.replacing`), but for progress.csv and TensorBoard's events, which
+grow. A checkpoint holds tensors and JSON, no code.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -217,6 +219,7 @@ class ProgressCsv(KVWriter):
         row = {column: _cell(key_values.get(key)) for column, key in COLUMNS.items()}
         self._writer.writerow(row)
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -49,9 +49,9 @@ from scipy.stats import bootstrap, trim_mean
 
 from ncp_agents.envs.disturbances import Disturbance
 from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, human_normalised
+from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
 from ncp_agents.files import sha256, write_text
-from ncp_agents.rendering import STEPS_PER_SECOND
 from ncp_agents.saved_policy import WEIGHTS
 
 SCORES = "scores.json"

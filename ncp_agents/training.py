@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.utils import LinearSchedule
@@ -16,9 +15,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ncp_agents import saved_policy
 from ncp_agents.envs.atari import AtariVecEnv
-from ncp_agents.errors import UserError
+from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation import evaluate
 from ncp_agents.files import copy_files
+from ncp_agents.playing import seed_after
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.curve import draw_curve
 from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder
@@ -30,7 +30,7 @@ from ncp_agents.sb3.callbacks import (
     StopWhen,
 )
 from ncp_agents.sb3.policies import CnnNcpPolicy
-from ncp_agents.sb3.sequence_ppo import NonFiniteError, SequencePPO
+from ncp_agents.sb3.sequence_ppo import SequencePPO
 from ncp_agents.stopping import Stop
 
 EVALUATION_SEED = 1_000_000  # far from the training seeds, so that the games are others
@@ -110,15 +110,10 @@ def train(run: RunFolder, *, resume: bool = False, progress: bool = True) -> Out
             model._setup_learn(0)  # makes the buffer of recent games
             model._last_obs = None
             counters = run.load_checkpoint(model)
-            env.seed(_seed_of_games(recipe.seed, counters.steps))
+            env.seed(seed_after(recipe.seed, counters.steps))
         return _Training(run, model, counters, progress).run_to_end()
     finally:
         env.close()
-
-
-def _seed_of_games(seed: int, steps: int) -> int:
-    """Other games after each resumption, the same for the same one; below 2^31, as ALE wants."""
-    return int(np.random.SeedSequence([seed, steps]).generate_state(1)[0]) >> 1
 
 
 class _Training:

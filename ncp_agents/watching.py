@@ -10,9 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ncp_agents.envs.atari import AtariVecEnv
-from ncp_agents.envs.protocol import AtariProtocol
+from ncp_agents.envs.protocol import STEPS_PER_SECOND, AtariProtocol
 from ncp_agents.playing import Player, first_games, games_for, groups, run_loop
-from ncp_agents.rendering import STEPS_PER_SECOND
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.brain import Brain
 from ncp_agents.rendering.live import live

@@ -15,10 +15,10 @@ import torch
 
 from ncp_agents import saved_policy
 from ncp_agents.cli import main
-from ncp_agents.cloning import EVALUATION_SEED, _Cloning, clone, returned
+from ncp_agents.cloning import EVALUATION_SEED, _Cloning, best_return_of, clone
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.episodes import Demos
-from ncp_agents.errors import UserError
+from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation import evaluate
 from ncp_agents.recipe import Circuit, Cloning, Environment, Policy, Recipe, Schedule
 from ncp_agents.run_folder import RunFolder
@@ -80,7 +80,7 @@ def test_it_ends_where_the_validation_loss_no_longer_falls(tmp_path):
 def test_weights_that_are_no_numbers_end_it_and_leave_what_was_saved(tmp_path):
     options = replace(RECIPE.cloning, epochs=3, learning_rate=1e38, max_grad_norm=1e9)
     run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options))
-    with pytest.raises(UserError, match=r"no longer a number in epoch 1; .*--cloning.learning-ra"):
+    with pytest.raises(NonFiniteError, match=r"no longer a number in epoch 1; .*--cloning.lea"):
         clone(run, [Demos(PONG)], progress=False)
     assert not list(run.path.rglob("*.safetensors"))
 
@@ -89,7 +89,7 @@ def test_the_policy_with_the_best_return_is_kept(tmp_path):
     options, schedule = replace(RECIPE.cloning, eval_every=1), Schedule(eval_episodes=1)
     run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options, schedule=schedule))
     best = clone(run, [Demos(PONG)], progress=False).best_return
-    assert best == returned(run) == max(float(row["eval_return"]) for row in rows(run))
+    assert best == best_return_of(run) == max(float(row["eval_return"]) for row in rows(run))
     played = evaluate(saved_policy.load(run.policy), episodes=1, seed=EVALUATION_SEED)
     assert played.mean == best
 

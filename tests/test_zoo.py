@@ -1,6 +1,7 @@
 """The saved policies that come with the package, and their table."""
 
-from dataclasses import replace
+import tomllib
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ def test_there_is_a_zoo():
 def test_a_saved_policy_is_complete_and_acts(name, folder):
     policy = saved_policy.load(folder)
     assert policy.recipe == read_recipe(folder / "recipe.toml")
+    named = tomllib.loads((folder / "recipe.toml").read_text())
+    assert named == asdict(policy.recipe)  # nothing is left to defaults, which may change
     assert policy.name == name
     frames = np.zeros((2, policy.recipe.environment.frame_stack, 84, 84), np.uint8)
     actions, state = policy.act(frames)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from ncp_agents.cli.clone import clone
 from ncp_agents.cli.convert import convert, export
 from ncp_agents.cli.evaluate import evaluate
-from ncp_agents.cli.parsing import SIGNALLED, USER_MISTAKE
+from ncp_agents.cli.parsing import SIGNALLED, USER_MISTAKE, WORK_FAILED
 from ncp_agents.cli.record import record
 from ncp_agents.cli.show import plot, policies, report, wiring
 from ncp_agents.cli.train import train
-from ncp_agents.errors import UserError
+from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.names import look_up
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:  # OSError: a full or unwritable disk
         print(f"ncp-agents: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except NonFiniteError as error:
+        print(f"ncp-agents: {error}", file=sys.stderr)
+        return WORK_FAILED
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT
 

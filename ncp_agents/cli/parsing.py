@@ -15,7 +15,7 @@ import tyro
 from ncp_agents.errors import UserError
 from ncp_agents.recipe import Recipe, read_recipe
 
-OUT_OF_ORDER = 1  # exit code where the work failed, not the user
+WORK_FAILED = 1  # exit code where the work failed, not the user
 USER_MISTAKE = 2
 SIGNALLED = 128  # plus the signal's number, as shells report it
 

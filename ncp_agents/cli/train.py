@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from ncp_agents.cli.parsing import OUT_OF_ORDER, SIGNALLED, named_recipe, parse
+from ncp_agents.cli.parsing import SIGNALLED, named_recipe, parse
 from ncp_agents.cli.show import policies
 from ncp_agents.errors import UserError
 from ncp_agents.recipe import Recipe
@@ -49,7 +48,6 @@ def train(arguments: Sequence[str]) -> int:
         return policies([])
 
     from ncp_agents.run_folder import RunFolder
-    from ncp_agents.sb3.sequence_ppo import NonFiniteError
     from ncp_agents.torch.threads import use_threads
     from ncp_agents.training import copy_policy, default_run
     from ncp_agents.training import train as run_training
@@ -66,11 +64,7 @@ def train(arguments: Sequence[str]) -> int:
     else:
         recipe = choice.recipe
         run = RunFolder.create(path, recipe)
-    try:
-        outcome = run_training(run, resume=choice.resume)
-    except NonFiniteError as error:
-        print(f"ncp-agents train: {error}", file=sys.stderr)
-        return OUT_OF_ORDER
+    outcome = run_training(run, resume=choice.resume)
     done = outcome.counters
     if outcome.stopped_by is not None:
         print(

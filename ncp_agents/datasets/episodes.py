@@ -211,7 +211,7 @@ class Demos:
             _write_dataset(self.path, self.provenance, self.entries)
             (self.path / file).unlink(missing_ok=True)
 
-    def read(self, index: int, *, verify: bool = True) -> Episode:
+    def read(self, index: int) -> Episode:
         """One episode.
 
         Raises:
@@ -227,7 +227,7 @@ class Demos:
             data = path.read_bytes()
         except FileNotFoundError:
             raise UserError(f"{path} is missing{advice}") from None
-        if verify and hashlib.sha256(data).hexdigest() != entry.sha256:
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise UserError(f"{path} is truncated or was changed since it was recorded{advice}")
         try:
             episode = unpack(data, entry.steps, step_bytes=math.prod(self._frame))

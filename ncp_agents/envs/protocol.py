@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ncp_agents.names import look_up
 
+STEPS_PER_SECOND = 15  # the console's 60 frames/s, 4 frames a step
+
 
 @dataclass(frozen=True)
 class AtariProtocol:

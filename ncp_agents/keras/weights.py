@@ -18,18 +18,6 @@ from ncp_agents.names import look_up
 from ncp_agents.wirings import wiring_from_config
 
 KINDS = {"CfC": CfC, "LTC": LTC}
-SETTINGS = {
-    "CfC": ("mode", "mask_time_gates"),
-    "dense CfC": ("activation", "backbone_units", "backbone_layers", "backbone_dropout"),
-    "LTC": (
-        "input_mapping",
-        "output_mapping",
-        "ode_unfolds",
-        "epsilon",
-        "implicit_param_constraints",
-    ),
-}
-"""The arguments that a layer shares with those of the other ports."""
 
 
 def to_torch(layer: CfC | LTC) -> dict[str, np.ndarray]:
@@ -70,17 +58,22 @@ def from_torch(layer: CfC | LTC, weights: Mapping[str, np.ndarray]) -> None:
         variable.assign(values[name])
 
 
-def describe(layer: CfC | LTC) -> dict[str, Any]:
-    """{"kind": "CfC", "input_size": I, "units": N or a wiring's config, …} for `make`."""
+def describe(layer: CfC | LTC, settings: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """{"kind": "CfC", "input_size": I, "units": N or a wiring's config, …} for `make`.
+
+    Args:
+        layer: built.
+        settings: names of the arguments to tell of a "CfC", an "LTC" and, besides, a "dense CfC".
+    """
     _check_built(layer)
     kind, config = type(layer).__name__, layer.get_config()
     plain_values = {"fully_recurrent": True, "sparsity_mask": None, "go_backwards": False}
     for name, plain in plain_values.items():
         if config.get(name, plain) != plain:
             raise UserError(f"no other port has a layer with {name}={config[name]}")
-    names = SETTINGS[kind]
+    names = settings[kind]
     if kind == "CfC" and isinstance(config["units"], int):
-        names += SETTINGS["dense CfC"]
+        names += settings["dense CfC"]
     shared = {name: config[name] for name in ("units", "mixed_memory", *names)}
     return {"kind": kind, "input_size": layer.input_size, **shared}
 

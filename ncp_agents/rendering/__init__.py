@@ -1,3 +1,2 @@
-"""A policy's games as pictures: in a video, or in a window while they are played."""
-
-STEPS_PER_SECOND = 15  # the console's 60 frames/s, 4 frames a step
+"""Pictures of all that a policy does: its games as video or in a window, its circuit, its page, and
+how it learnt."""

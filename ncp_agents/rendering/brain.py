@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.sparse import csr_array
 
-from ncp_agents.rendering import STEPS_PER_SECOND
+from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.rendering.anatomy import Anatomy
 from ncp_agents.rendering.trace import Trace
 

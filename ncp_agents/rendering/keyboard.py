@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.playing import Step, run_loop
-from ncp_agents.rendering import STEPS_PER_SECOND
 from ncp_agents.rendering.window import Window
 from ncp_agents.saved_policy import State
 

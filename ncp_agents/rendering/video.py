@@ -9,9 +9,9 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
+from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
 from ncp_agents.files import replacing
-from ncp_agents.rendering import STEPS_PER_SECOND
 
 # Pixel edges stay sharp; a minute of Pong takes about 1 MB as MP4 or WebM. A GIF has a palette a
 # frame, since one for all could only be chosen with all frames in memory.

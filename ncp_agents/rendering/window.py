@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
 from ncp_agents.playing import Step
-from ncp_agents.rendering import STEPS_PER_SECOND
 
 
 class Window:

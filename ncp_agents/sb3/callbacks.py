@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from ncp_agents.sb3.sequence_ppo import NonFiniteError
+from ncp_agents.errors import NonFiniteError
 from ncp_agents.stopping import Stop
+from ncp_agents.torch.finite import not_finite
 
 
 class StopWhen(BaseCallback):
-    """Ends the training once `stop` has received a signal."""
+    """Ends the training after the update in which `stop` has received a signal: what has been
+    played is learnt, and no step counts that is not."""
 
     def __init__(self, stop: Stop) -> None:
         super().__init__()
         self.stop = stop
 
+    def _on_rollout_start(self) -> None:
+        self._learnt, self._ends = self.model.num_timesteps, self.stop.received is not None
+
     def _on_step(self) -> bool:
-        return self.stop.received is None
+        if self._ends:  # stable-baselines3 has counted the one step that it takes first
+            self.model.num_timesteps = self._learnt
+        return not self._ends
 
 
 class Periodically(BaseCallback):
@@ -55,13 +61,11 @@ class StopOnNonFinite(BaseCallback):
     def _check(self) -> None:
         values = self.logger.name_to_value
         bad = [k for k, v in values.items() if k.endswith("loss") and not np.isfinite(v)]
-        bad += [
-            name
-            for name, parameter in self.model.policy.named_parameters()
-            if not torch.isfinite(parameter).all()
-        ]
+        bad += not_finite(self.model.policy)
         if bad:
-            raise NonFiniteError(bad[0], self.num_timesteps)
+            raise NonFiniteError(
+                f"{bad[0]} is no longer a number after {self.num_timesteps:,} steps"
+            )
 
     def _on_step(self) -> bool:
         return True

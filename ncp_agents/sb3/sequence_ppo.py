@@ -21,6 +21,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
+from ncp_agents.errors import NonFiniteError
 from ncp_agents.sb3.policies import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy
 from ncp_agents.torch.threads import one_thread
 
@@ -31,13 +32,6 @@ CRITICS_OWN = (  # how the names of parameters begin that the actor does not rea
     "lstm_critic.",
     "critic.",
 )
-
-
-class NonFiniteError(RuntimeError):
-    """A loss, a weight or the policy's output became NaN or infinite."""
-
-    def __init__(self, what: str, steps: int) -> None:
-        super().__init__(f"{what} is no longer a number after {steps:,} steps")
 
 
 class SequencePPO(RecurrentPPO):
@@ -155,7 +149,9 @@ class SequencePPO(RecurrentPPO):
         except ValueError as error:
             if "invalid values" not in str(error):  # how torch's distributions refuse NaN
                 raise
-            raise NonFiniteError("the policy's output", self.num_timesteps) from None
+            raise NonFiniteError(
+                f"the policy's output is no longer a number after {self.num_timesteps:,} steps"
+            ) from None
 
     def train(self) -> None:
         """Update the policy from the rollout, as PPO does (Schulman et al. 2017)."""

@@ -7,9 +7,17 @@ from contextlib import contextmanager
 
 import torch
 
+from ncp_agents.errors import UserError
+
 
 def use_threads(count: int) -> None:
-    """Limit torch to `count` threads; 0 leaves its own choice, one a core."""
+    """Limit torch to `count` threads; 0 leaves its own choice, one a core.
+
+    Raises:
+        UserError: a negative count.
+    """
+    if count < 0:
+        raise UserError(f"threads is {count}, expected >= 0; 0 takes one a core")
     if count:
         torch.set_num_threads(count)
 

@@ -44,7 +44,7 @@ from ncp_agents.errors import UserError
 from ncp_agents.evaluation import evaluate
 from ncp_agents.files import replacing
 from ncp_agents.recipe import Recipe
-from ncp_agents.recording import opened, provenance, record_with_bar
+from ncp_agents.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import SavedPolicy, find, load
 from ncp_agents.scores import SCORES, Scores, number, scores_of, write_scores
@@ -70,7 +70,7 @@ class Options:
 
 def recorded(teacher: SavedPolicy, folder: Path, games: int) -> Demos:
     there = (folder / DATASET).is_file()
-    demos = opened(folder, provenance(teacher, "v4", seed=0), resume=there)
+    demos = open_or_create(folder, provenance(teacher, "v4", seed=0), resume=there)
     record_with_bar(teacher, demos, games, seed=0)
     return demos
 

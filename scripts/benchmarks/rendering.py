@@ -19,8 +19,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.playing import rules_for
-from ncp_agents.rendering import STEPS_PER_SECOND
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.brain import brain_frames
 from ncp_agents.rendering.page import write_page

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
 from ncp_agents.files import write_text
-from ncp_agents.rendering import STEPS_PER_SECOND
 from ncp_agents.rendering.anatomy import Anatomy
 from ncp_agents.rendering.trace import Trace
 

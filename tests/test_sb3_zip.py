@@ -1,0 +1,87 @@
+"""stable-baselines3's archives: the same policy comes out, and no code runs."""
+
+import io
+import os
+import pickle
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ncp_agents import saved_policy
+from ncp_agents.envs.atari import AtariVecEnv
+from ncp_agents.errors import UserError
+from ncp_agents.recipe import PPO, Circuit, Environment, Policy, Recipe
+from ncp_agents.sb3_zip import import_zip
+from ncp_agents.training import make_model
+
+RECIPE = Recipe(
+    environment=Environment(num_envs=2),
+    policy=Policy(features=8),
+    circuit=Circuit(units=12, motor_neurons=4),
+    ppo=PPO(n_steps=16, sequence_length=8, batch_size=16),
+)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("zip") / "model.zip"
+    env = AtariVecEnv("pong", 2)
+    model = make_model(RECIPE, env)
+    model.save(path)
+    env.close()
+    return path, model
+
+
+def test_the_policy_plays_as_the_model(archive, tmp_path):
+    path, model = archive
+    policy = import_zip(path, RECIPE)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 1, 84, 84), np.uint8)
+    starts = np.ones(3, bool)
+    actions, state = policy.act(frames, episode_start=starts, deterministic=True)
+    theirs, their_state = model.predict(frames, None, starts, deterministic=True)
+    np.testing.assert_array_equal(actions, theirs)
+    np.testing.assert_allclose(state[0], their_state[0], rtol=0, atol=1e-6)
+
+    saved_policy.save(tmp_path / "mine", RECIPE, policy.network)
+    again = saved_policy.weights(saved_policy.load(tmp_path / "mine").network)
+    for name, tensor in saved_policy.weights(model.policy).items():
+        assert torch.equal(again[name], tensor), name
+
+
+def test_pickled_code_is_not_run(archive, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    tensors = io.BytesIO()
+    torch.save({"weight": Evil()}, tensors)
+    evil = tmp_path / "evil.zip"
+    with zipfile.ZipFile(evil, "w") as file:
+        file.writestr("data", pickle.dumps(Evil()))
+        file.writestr("policy.pth", tensors.getvalue())
+    with pytest.raises(UserError, match=r"evil.zip holds more than tensors in policy.pth"):
+        import_zip(evil, RECIPE)
+    assert not (tmp_path / "ran").exists()
+    with zipfile.ZipFile(evil) as file:
+        pickle.loads(file.read("data"))  # the code would have run
+    assert (tmp_path / "ran").exists()
+
+
+def test_other_files_and_networks_are_refused(archive, tmp_path):
+    path, _ = archive
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"cut.zip is not a model of stable-baselines3, or was cut"):
+        import_zip(cut, RECIPE)
+    with pytest.raises(UserError, match=r"there is no file .*none.zip"):
+        import_zip(tmp_path / "none.zip", RECIPE)
+    empty = tmp_path / "empty.zip"
+    zipfile.ZipFile(empty, "w").close()
+    with pytest.raises(UserError, match="no item named 'policy.pth'"):
+        import_zip(empty, RECIPE)
+    larger = replace(RECIPE, circuit=Circuit(units=16, motor_neurons=4))
+    with pytest.raises(UserError, match="model.zip does not fit its recipe"):
+        import_zip(path, larger)
