@@ -2,6 +2,7 @@
 
 import ncps.torch
 import ncps.wirings
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ I, N = 5, 14  # noqa: E741
 
 def theirs():
     yield ncps.torch.CfC(I, N)
+    yield ncps.torch.CfC(I, np.int64(N))
     yield ncps.torch.CfC(I, N, mode="pure", backbone_layers=3, backbone_units=7, activation="gelu")
     yield ncps.torch.CfC(I, N, backbone_layers=0, backbone_units=0, batch_first=False)
     yield ncps.torch.CfC(I, N, proj_size=3, mixed_memory=True, return_sequences=False)
@@ -24,7 +26,7 @@ def theirs():
     yield ncps.torch.LTC(I, ncps.wirings.FullyConnected(N, 4), mixed_memory=True)
 
 
-@pytest.mark.parametrize("index", range(11))
+@pytest.mark.parametrize("index", range(len([*theirs()])))
 def test_same_numbers(index):
     torch.manual_seed(index)
     layer = list(theirs())[index].eval()
@@ -42,6 +44,14 @@ def test_the_dtype_comes_along():
     ours = from_ncps(layer)
     assert all(torch.equal(p, layer.state_dict()[name]) for name, p in ours.named_parameters())
     assert ours.rnn_cell.w.dtype == torch.float64
+
+
+def test_frozen_weights_stay_frozen():
+    layer = ncps.torch.CfC(I, N)
+    layer.rnn_cell.ff1.requires_grad_(False)
+    ours = dict(from_ncps(layer).named_parameters())
+    frozen = {name for name, parameter in ours.items() if not parameter.requires_grad}
+    assert frozen == {"rnn_cell.ff1.weight", "rnn_cell.ff1.bias"}
 
 
 def test_synapses_added_by_hand_come_along():

@@ -7,7 +7,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = {"torch", "keras", "tf", "mini_keras", "mlx"}
-FOUNDATION = {"errors", "files", "frameworks", "names", "stopping", "equations", "wirings"}
+FOUNDATION = {
+    *("checks", "errors", "files", "frameworks", "names", "stopping"),
+    *("equations", "wirings"),
+}
 SB3 = FOUNDATION | {"torch", "envs", "datasets", "recipe", "sb3"}
 # Each may import those before it.
 JOBS = (
@@ -34,6 +37,7 @@ JOBS = (
 MAY_IMPORT = {
     "__init__": {"frameworks"},
     "errors": set(),
+    "checks": set(),
     "files": {"errors"},
     "frameworks": set(),
     "stopping": set(),

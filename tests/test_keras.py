@@ -331,6 +331,11 @@ def test_mistakes_are_named(x):
         LTC(4, initialization_ranges={"w": (-1.0, 1.0)})
     with pytest.raises(ValueError, match=r"timespans has shape \(3, 5\), expected \(3, 6\)"):
         CfC(4)((x, np.ones((B, T - 1), "float32")))
+    layer = CfC(wiring())
+    layer(x)
+    for wrong in (I - 1, I + 1):
+        with pytest.raises(ValueError, match=rf"input has shape \(2, 6, {wrong}\), expected"):
+            layer(np.ones((2, T, wrong), "float32"))
     built = wiring()
     built.build(I + 1)
     with pytest.raises(ValueError, match="built for 5 inputs and cannot be rebuilt for 4"):

@@ -30,6 +30,11 @@ B, T, I, N = 3, 4, 5, 12  # noqa: E741
         ("WiredCfCCell", (None, AutoNCP(N, 3)), {}),
         ("LTC", (I, N), {"input_mapping": "afine"}),
         ("LTC", (I, N), {"ode_unfolds": 0}),
+        ("LTC", (I, N), {"ode_unfolds": 2.5}),
+        ("LTC", (I, N), {"epsilon": -1.0}),
+        ("LTC", (I, "5"), {}),
+        ("CfC", (I, N), {"proj_size": 0}),
+        ("LTCCell", (N, I), {}),
         ("LTCCell", (AutoNCP(N, 3),), {}),
     ],
 )
@@ -45,6 +50,7 @@ def test_bad_settings_are_refused_as_in_torch(kind, args, kwargs):
 ZEROS = {
     "flat timespans": ((B, T, I), {"timespans": (B,)}),
     "timespans a neuron": ((B, T, I), {"timespans": (B, T, N)}),
+    "endless timespan": ((B, T, I), {"timespans": float("inf")}),
     "negative timespan": ((B, T, I), {"timespans": -1.0}),
     "no number": ((B, T, I), {"timespans": float("nan")}),
     "flat resets": ((B, T, I), {"resets": (B,)}),
@@ -66,6 +72,26 @@ def test_bad_input_is_refused_as_in_torch(name):
             port.CfC(I, N)(zeros(shape), **given)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "args"),
+    [("CfCCell", (I, N)), ("WiredCfCCell", (I, AutoNCP(N, 3))), ("LTCCell", (AutoNCP(N, 3), I))],
+)
+def test_a_cell_refuses_what_torch_refuses(kind, args):
+    for shapes in (((B, I + 1), (B, N), ()), ((B, I), (B, N + 1), ()), ((N, I), (N, N), (B,))):
+        messages = []
+        for port, zeros in ((ncp_agents.mlx, mx.zeros), (ncp_agents.torch, torch.zeros)):
+            with pytest.raises(ValueError) as caught:  # noqa: PT011
+                getattr(port, kind)(*args)(*map(zeros, shapes))
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+
+def test_a_cells_timespans_are_a_row_each():
+    cell, times = ncp_agents.mlx.CfCCell(I, N), mx.random.uniform(shape=(N,))
+    x, h = mx.random.normal((N, I)), mx.random.normal((N, N))
+    assert mx.array_equal(cell(x, h, times)[1], cell(x, h, times[:, None])[1])
 
 
 def test_input_of_another_kind_is_refused():

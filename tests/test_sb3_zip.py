@@ -80,8 +80,8 @@ def test_other_files_and_networks_are_refused(archive, tmp_path):
         import_zip(tmp_path / "none.zip", RECIPE)
     empty = tmp_path / "empty.zip"
     zipfile.ZipFile(empty, "w").close()
-    with pytest.raises(UserError, match="no item named 'policy.pth'"):
+    with pytest.raises(UserError, match=r"no item named 'policy.pth'"):
         import_zip(empty, RECIPE)
     larger = replace(RECIPE, circuit=Circuit(units=16, motor_neurons=4))
-    with pytest.raises(UserError, match="model.zip does not fit its recipe"):
+    with pytest.raises(UserError, match=r"model.zip does not fit its recipe"):
         import_zip(path, larger)

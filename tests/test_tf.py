@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 # TensorFlow stays out of the process of the tests: it and Triton cannot share one.
 DOCUMENTED = """
 import sys
@@ -103,12 +105,22 @@ def test_demos_as_a_dataset_of_tensorflow():
     assert ran.returncode == 0, ran.stderr[-3000:]
 
 
-def test_another_backend_is_refused():
-    ran = run("import ncp_agents.tf", KERAS_BACKEND="jax")
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_is_refused(backend):
+    ran = run("import ncp_agents.tf", KERAS_BACKEND=backend)
     assert ran.stderr.splitlines()[-1] == (
-        "ImportError: ncp_agents.tf needs Keras on TensorFlow, but it runs on jax: use "
+        f"ImportError: ncp_agents.tf needs Keras on TensorFlow, but it runs on {backend}: use "
         "ncp_agents.keras, or set KERAS_BACKEND=tensorflow before Keras is imported"
     )
+
+
+def test_layers_of_torch_work_beside_tensorflow():
+    """Both bring LLVM, of which a process bears only one; torch's comes with Triton."""
+    ran = run(
+        "import tensorflow, torch; from ncp_agents.torch import CfC; import ncp_agents.sb3; "
+        "print(CfC(4, 6)(torch.zeros(2, 3, 4))[0].shape)"
+    )
+    assert ran.stdout.strip() == "torch.Size([2, 3, 6])", ran.stderr
 
 
 def test_without_tensorflow_the_error_names_the_extra():

@@ -12,9 +12,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
-from ncp_agents.torch import LTC, CfC, CfCCell, LTCCell, WiredCfCCell
+from ncp_agents.torch import LTC, CfC, CfCCell, LTCCell, WiredCfCCell, second_derivatives
 from ncp_agents.wirings import AutoNCP
 
 LAYERS = {
@@ -79,6 +80,129 @@ def test_autocast_and_bfloat16_stay_close(layer, x):
     assert (outputs.float() - expected).abs().max() < 0.1
     states = state if isinstance(state, tuple) else (state,)
     assert all(part.dtype == torch.bfloat16 for part in states)
+
+
+def test_autocast_takes_what_a_linear_layer_gives(layer, x):
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), layer)
+    expected = network(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = network(x)
+        again, _ = layer(x.bfloat16(), state)
+    assert outputs.dtype == again.dtype == torch.float32
+    assert (outputs - expected).abs().max() < 0.1
+
+
+def test_replicas_of_data_parallel_compute_the_same(layer, x):
+    """Replicas have their weights as plain attributes, not as parameters."""
+
+    def replicate(module):
+        replica = module._replicate_for_data_parallel()
+        for name, child in module._modules.items():
+            replica._modules[name] = None if child is None else replicate(child)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                setattr(replica, name, parameter * 1.0)
+        replica._parameters = {}
+        return replica
+
+    replica = replicate(layer)
+    assert not list(replica.parameters())
+    assert torch.equal(replica(x)[0], layer(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_trace_computes_the_same_and_can_be_saved(layer, x, gradients, tmp_path):
+    with torch.set_grad_enabled(gradients):
+        torch.jit.trace(layer, (x,)).save(tmp_path / "layer.pt")
+    loaded = torch.jit.load(tmp_path / "layer.pt")
+    torch.testing.assert_close(loaded(2 * x)[0], layer(2 * x)[0])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_computes_the_same(layer, x, strict):
+    program = torch.export.export(layer, (x,), strict=strict).module()
+    torch.testing.assert_close(program(2 * x)[0], layer(2 * x)[0])
+
+
+def test_tensors_without_values_have_shapes(layer):
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        outputs, _ = layer(torch.randn(4, 5, 3))
+    assert outputs.shape == (4, 5, layer.output_size)
+
+
+def test_transforms_of_torch_func_see_through_a_layer(layer, x):
+    expected = layer(x)[0]
+    torch.testing.assert_close(torch.func.vmap(lambda one: layer(one)[0])(x), expected)
+    _, moved = torch.func.jvp(lambda x: layer(x)[0].sum(), (x,), (x,))
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(leaf)[0].sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(lambda x: layer(x)[0].sum())(x), gradient)
+    torch.testing.assert_close(moved, (gradient * x).sum())
+
+
+def test_second_derivatives_are_exact_where_asked_for(layer):
+    layer, x = layer.double(), torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    with second_derivatives():
+        assert torch.autograd.gradgradcheck(lambda x: layer(x)[0], (x,))
+
+
+def test_second_derivatives_are_never_silently_wrong(layer, x):
+    if layer.use_mixed:
+        pytest.skip("mixed memory takes its steps one after another, in torch's own operations")
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+    torch.testing.assert_close(gradient, torch.autograd.grad(layer(x)[0].sum(), x)[0])
+    with pytest.raises(RuntimeError, match=r"with ncp_agents\.torch\.second_derivatives"):
+        gradient.square().sum().backward()
+
+
+def test_outputs_and_states_may_be_changed_in_place(layer, x):
+    expected = torch.autograd.grad(layer(x)[0].relu().sum(), layer.parameters())
+    outputs, state = layer(x)
+    for part in state if isinstance(state, tuple) else (state,):
+        part.zero_()
+    got = torch.autograd.grad(outputs.relu_().sum(), layer.parameters())
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_state_does_not_share_the_outputs_memory(x):
+    with torch.no_grad():
+        outputs, state = CfC(3, 10)(x)
+        before = outputs.clone()
+        state.zero_()
+    assert torch.equal(outputs, before)
+    assert state.untyped_storage().nbytes() == state.nbytes  # nor keep a whole sequence of states
+
+
+def test_weights_in_any_order_of_memory_compute_the_same(x):
+    layer = CfC(3, 10)
+    weight = layer.rnn_cell.backbone["0"].weight
+    weight.data = weight.data.T.contiguous().T
+    with torch.no_grad():
+        torch.testing.assert_close(
+            layer(x)[0], copy.deepcopy(layer).double()(x.double())[0].float()
+        )
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer_without_memory_takes_its_weights_later(kind, x):
+    layer = LAYERS[kind]()
+    with torch.device("meta"):
+        empty = LAYERS[kind]()
+    empty.load_state_dict(layer.state_dict(), assign=True)
+    assert torch.equal(empty(x)[0], layer(x)[0])
+
+
+def test_timespans_of_another_precision_and_without_axes(layer, x):
+    times = torch.rand(4, 5)
+    torch.testing.assert_close(layer(x, timespans=times.double())[0], layer(x, timespans=times)[0])
+    one = torch.tensor(0.5, requires_grad=True)
+    many = torch.full((4, 5), 0.5, requires_grad=True)
+    for timespans in (one, many):
+        layer(x, timespans=timespans)[0].sum().backward()
+    torch.testing.assert_close(one.grad, many.grad.sum())
 
 
 def test_outputs_that_come_without_strides_of_their_own_train(layer, x):

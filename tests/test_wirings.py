@@ -252,6 +252,7 @@ def test_config_round_trips_through_json_and_toml(make, input_dim, edited):
     if edited:
         wiring.add_synapse(1, 0, 1)
         wiring.add_synapse(0, 1, -1)
+        wiring.set_output_dim(1)
     config = wiring_to_config(wiring)
     assert json.loads(json.dumps(config)) == config
     assert tomllib.loads(tomli_w.dumps(config)) == config

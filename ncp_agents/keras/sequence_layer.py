@@ -62,6 +62,11 @@ class SequenceLayer(keras.layers.RNN):
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
     ) -> Any:
         x, timespans = split_timespans(sequences)
+        if x.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input has shape {tuple(x.shape)}, expected (B, T, {self.input_size}), as the "
+                "layer was built for"
+            )
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         if timespans is not None:

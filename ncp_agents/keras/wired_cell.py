@@ -8,6 +8,7 @@ import keras
 
 from ncp_agents.keras.inputs import input_size
 from ncp_agents.wirings import Wiring, wiring_from_config, wiring_to_config
+from ncp_agents.wirings.base import check_wiring
 
 
 class WiredCell(keras.layers.Layer):
@@ -19,8 +20,7 @@ class WiredCell(keras.layers.Layer):
 
     def __init__(self, wiring: Wiring, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(wiring, Wiring):
-            raise ValueError(f"wiring is a {type(wiring).__name__}, expected an ncp_agents Wiring")
+        check_wiring(wiring)
         self.wiring = wiring
 
     @property

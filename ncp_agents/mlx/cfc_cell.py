@@ -11,10 +11,12 @@ import numpy as np
 from mlx import nn
 from mlx.nn.init import orthogonal
 
+from ncp_agents.checks import check_step
 from ncp_agents.mlx.activations import ACTIVATIONS
 from ncp_agents.mlx.heads import head
 from ncp_agents.mlx.masks import freeze_masks
 from ncp_agents.names import look_up
+from ncp_agents.wirings.base import whole_number
 
 Mode = Literal["default", "no_gate", "pure"]
 Init = Literal["xavier", "balanced"]
@@ -139,24 +141,18 @@ class CfCCell(nn.Module):
         backbone_activation: str | None = None,
     ) -> None:
         super().__init__()
-        units = hidden_size if units is None else units
-        if units is None or units < 1 or input_size < 1:
-            raise ValueError(
-                f"CfCCell got input_size={input_size}, units={units}, expected both >= 1"
-            )
+        input_size = whole_number("input_size", input_size, 1)
+        units = whole_number("units", hidden_size if units is None else units, 1)
         if not 0.0 <= backbone_dropout < 1.0:
             raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
-        if backbone_units < 0 or backbone_layers < 0:
-            raise ValueError(
-                f"CfCCell got backbone_units={backbone_units}, backbone_layers={backbone_layers}, "
-                "expected both >= 0 (0 means no backbone)"
-            )
+        backbone_units = whole_number("backbone_units", backbone_units, 0)
+        backbone_layers = whole_number("backbone_layers", backbone_layers, 0)
         look_up("mode", mode, get_args(Mode))
         self.input_size = input_size
         self.hidden_size = units
         self.mode: Mode = mode
         self.activation_name = backbone_activation or activation
-        self.activation = look_up("activation", self.activation_name, ACTIVATIONS)
+        look_up("activation", self.activation_name, ACTIVATIONS)
         self.backbone_layers = backbone_layers if backbone_units else 0
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
@@ -231,7 +227,7 @@ class CfCCell(nn.Module):
             recurrent=first[self.input_size :],
             bias=bias,
             following=following,
-            activation=self.activation,
+            activation=ACTIVATIONS[self.activation_name],
             dropout=self.backbone_dropout if self.training else 0.0,
             pure=pure,
         )
@@ -239,7 +235,12 @@ class CfCCell(nn.Module):
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """x (B, I), h (B, N), timespan a float or (B, 1), in steps → output and state (B, N)."""
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
+
+        Raises:
+            ValueError: another shape.
+        """
+        timespan = check_step(x, h, timespan, self.input_size, self.hidden_size)
         fused = self.fuse(None if isinstance(timespan, mx.array) else timespan)
         h = fused.step(fused.project(x), h, timespan)
         return h, h

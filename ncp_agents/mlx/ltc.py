@@ -7,6 +7,7 @@ import mlx.core as mx
 from ncp_agents.mlx.ltc_cell import LTCCell, Mapping
 from ncp_agents.mlx.sequence_layer import SequenceLayer
 from ncp_agents.wirings import FullyConnected, Wiring
+from ncp_agents.wirings.base import number_of_neurons
 
 
 class LTC(SequenceLayer):
@@ -49,7 +50,7 @@ class LTC(SequenceLayer):
         implicit_param_constraints: bool = True,
     ) -> None:
         cell = LTCCell(
-            units if isinstance(units, Wiring) else FullyConnected(units),
+            units if isinstance(units, Wiring) else FullyConnected(number_of_neurons(units)),
             input_size,
             input_mapping,
             output_mapping,

@@ -10,10 +10,12 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from ncp_agents.checks import check_epsilon, check_step
 from ncp_agents.mlx.masks import MASKS, freeze_masks
 from ncp_agents.mlx.wired_cell import WiredCell
 from ncp_agents.names import look_up
 from ncp_agents.wirings import Wiring
+from ncp_agents.wirings.base import whole_number
 
 Mapping = Literal["affine", "linear"] | None
 
@@ -171,8 +173,8 @@ class LTCCell(WiredCell):
         for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
             if mapping is not None:
                 look_up(name, mapping, ("affine", "linear"))
-        if ode_unfolds < 1:
-            raise ValueError(f"ode_unfolds is {ode_unfolds}, expected >= 1; usual is 6")
+        ode_unfolds = whole_number("ode_unfolds", ode_unfolds, 1)
+        check_epsilon(epsilon)
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
         self.ode_unfolds = ode_unfolds
@@ -231,8 +233,13 @@ class LTCCell(WiredCell):
     def __call__(
         self, inputs: mx.array, states: mx.array, elapsed_time: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """inputs (B, I), states (B, N), elapsed_time a float or (B, 1), in steps
-        → output (B, M), state (B, N)."""
+        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
+        → output (B, M), state (B, N).
+
+        Raises:
+            ValueError: another shape.
+        """
+        elapsed_time = check_step(inputs, states, elapsed_time, self.sensory_size, self.state_size)
         membrane = self.fuse()
         v = membrane.step(membrane.project(inputs), states, elapsed_time)
         return self.map_outputs(v), v

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 
+from ncp_agents.checks import check_times
 from ncp_agents.mlx.cfc_cell import CfCCell
 from ncp_agents.mlx.ltc_cell import LTCCell
 from ncp_agents.mlx.memory_cell import MemoryCell
@@ -76,7 +78,7 @@ class SequenceLayer(nn.Module):
 
         Raises:
             ValueError: a shape that is none of these, another dtype than the layer's, a float
-                timespan below 0 or NaN.
+                timespan below 0 or not finite.
             RuntimeError: a state that is not of the layer's kind.
         """
         states, hx = self.states(input, hx, timespans, resets)
@@ -101,11 +103,16 @@ class SequenceLayer(nn.Module):
         batched = input.ndim == 3
         lead = input.shape[:-1]
         if 0 in lead:
-            raise ValueError(f"input has shape {input.shape}, expected at least one step")
+            raise ValueError(
+                f"input has shape {input.shape}, expected at least one sequence of at least one "
+                "step"
+            )
         x = self._time_major(input, batched)
         h, c = self._initial_state(hx, x, batched)
         timespans = self._timespans(1.0 if timespans is None else timespans, lead, batched)
         if resets is not None:
+            if not isinstance(resets, mx.array):
+                raise ValueError(f"resets is a {type(resets).__name__}, expected an mlx.core.array")
             if resets.shape != lead:
                 raise ValueError(f"resets has shape {resets.shape}, expected {lead} of bool")
             resets = self._time_major(resets.astype(mx.bool_), batched)
@@ -143,9 +150,13 @@ class SequenceLayer(nn.Module):
     ) -> float | mx.array:
         """→ a float or (T, B)."""
         if not isinstance(timespans, mx.array):
-            if not timespans >= 0.0:
-                raise ValueError(f"timespans has {timespans}, expected steps of at least 0")
-            return timespans
+            if not isinstance(timespans, int | float | np.number):
+                raise ValueError(
+                    f"timespans is a {type(timespans).__name__}, expected a float or an "
+                    "mlx.core.array"
+                )
+            check_times(float(timespans), float(timespans))
+            return float(timespans)
         if timespans.shape == (*lead, 1):
             timespans = timespans[..., 0]
         if timespans.ndim and timespans.shape != lead:
@@ -175,8 +186,14 @@ class SequenceLayer(nn.Module):
             )
         expected = shape if batched else shape[1:]
         parts = [hx] if isinstance(hx, mx.array) else [*hx]
+        if self.use_mixed and len(parts) != 2:
+            raise RuntimeError(
+                f"Running a {kind} with mixed_memory=True requires a tuple (h0, c0), got "
+                f"{len(parts)} of them"
+            )
         for part in parts:
-            if part.shape != expected:
-                raise ValueError(f"state has shape {part.shape}, expected {expected}")
+            if getattr(part, "shape", None) != expected:
+                came = getattr(part, "shape", part)
+                raise ValueError(f"state has shape {came}, expected {expected}")
         h, *c = (part.astype(x.dtype).reshape(shape) for part in parts)
         return h, (c[0] if c else None)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from ncp_agents.checks import check_step
 from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC, Init, Mode
 from ncp_agents.mlx.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
@@ -116,7 +117,13 @@ class WiredCfCCell(WiredCell):
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """x (B, I), h (B, N), timespan a float or (B, 1) → output (B, M), state (B, N)."""
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
+        (B, N).
+
+        Raises:
+            ValueError: another shape.
+        """
+        timespan = check_step(x, h, timespan, self.sensory_size, self.state_size)
         chain = self.fuse(None if isinstance(timespan, mx.array) else timespan)
         state = chain.step(chain.project(x), h, timespan)
         return state[..., self.output_slice], state

@@ -4,10 +4,10 @@ They work in `tf.function`, with and without XLA, and `model.export` writes them
 For TFLite convert a model of one step whose state goes in and comes out: `layer.cell(x, [state])`.
 """
 
-try:
-    import tensorflow  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ImportError("ncp_agents.tf needs TensorFlow: pip install 'ncp-agents[tf]'") from error
+from importlib.util import find_spec
+
+if find_spec("tensorflow") is None:
+    raise ImportError("ncp_agents.tf needs TensorFlow: pip install 'ncp-agents[tf]'")
 
 from ncp_agents.keras import LTC, CfC, CfCCell, LTCCell, MixedMemoryRNN, WiredCfCCell
 from ncp_agents.keras.backend import BACKEND

@@ -9,6 +9,7 @@ from ncp_agents.torch.scan import scan
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 from ncp_agents.wirings import Wiring
+from ncp_agents.wirings.base import number_of_neurons, whole_number
 
 
 class CfC(SequenceLayer):
@@ -72,6 +73,7 @@ class CfC(SequenceLayer):
             cell = WiredCfCCell(input_size, units, mode, mask_time_gates=mask_time_gates, init=init)
             neurons, output_slice = cell.state_size, cell.output_slice
         else:
+            units = number_of_neurons(units)
             cell = CfCCell(
                 input_size,
                 units,
@@ -86,7 +88,7 @@ class CfC(SequenceLayer):
         super().__init__(cell, input_size, neurons, return_sequences, batch_first, mixed_memory)
         self.output_slice = output_slice
         self.output_size = output_slice.stop - output_slice.start
-        self.proj_size = proj_size
+        self.proj_size = None if proj_size is None else whole_number("proj_size", proj_size, 1)
         self.fc = nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
 
     @property
@@ -95,7 +97,9 @@ class CfC(SequenceLayer):
 
     def read_out(self, states: Tensor) -> Tensor:
         outputs = states[..., self.output_slice]
-        return outputs if self.proj_size is None else self.fc(outputs)
+        if self.proj_size is not None:
+            return self.fc(outputs)
+        return outputs.clone()  # may be changed in place, as states may not: the backward needs it
 
     @property
     def step_by_step(self) -> bool:

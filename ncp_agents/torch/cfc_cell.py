@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ncp_agents.checks import check_step
 from ncp_agents.names import look_up
 from ncp_agents.torch.activations import activation as find_activation
 from ncp_agents.torch.heads import Head
+from ncp_agents.wirings.base import whole_number
 
 Mode = Literal["default", "no_gate", "pure"]
 Init = Literal["xavier", "balanced"]
@@ -71,18 +73,12 @@ class CfCCell(nn.Module):
         backbone_activation: str | None = None,
     ) -> None:
         super().__init__()
-        units = hidden_size if units is None else units
-        if units is None or units < 1 or input_size < 1:
-            raise ValueError(
-                f"CfCCell got input_size={input_size}, units={units}, expected both >= 1"
-            )
+        input_size = whole_number("input_size", input_size, 1)
+        units = whole_number("units", hidden_size if units is None else units, 1)
         if not 0.0 <= backbone_dropout < 1.0:
             raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
-        if backbone_units < 0 or backbone_layers < 0:
-            raise ValueError(
-                f"CfCCell got backbone_units={backbone_units}, backbone_layers={backbone_layers}, "
-                "expected both >= 0 (0 means no backbone)"
-            )
+        backbone_units = whole_number("backbone_units", backbone_units, 0)
+        backbone_layers = whole_number("backbone_layers", backbone_layers, 0)
         look_up("mode", mode, get_args(Mode))
         self.input_size = input_size
         self.hidden_size = units
@@ -173,7 +169,12 @@ class CfCCell(nn.Module):
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """x (B, I), h (B, N), timespan a float or (B, 1), in steps → output and state (B, N)."""
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
+
+        Raises:
+            ValueError: another shape.
+        """
+        timespan = check_step(x, h, timespan, self.input_size, self.hidden_size)
         z = torch.cat([x, h], -1)
         for layer in self.backbone.values():
             z = self.activation(layer(z))

@@ -37,11 +37,14 @@ def from_ncps(layer: nn.Module) -> CfC | LTC:
     else:
         raise ValueError(f"layer is a {kind}, expected ncps.torch.CfC or ncps.torch.LTC")
     ours.to(next(layer.parameters())).load_state_dict(layer.state_dict())  # its device and dtype
+    learns = {name: parameter.requires_grad for name, parameter in layer.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        parameter.requires_grad_(learns[name])
     return ours.train(layer.training)
 
 
 def _cfc(theirs: Any) -> CfC:
-    wired = not isinstance(theirs.wiring_or_units, int)
+    wired = type(theirs.rnn_cell).__name__ == "WiredCfCCell"
     arguments: dict[str, Any] = {}
     cell = theirs.rnn_cell.layer_0 if wired else theirs.rnn_cell
     if not wired:

@@ -41,7 +41,8 @@ class FusedWeights:
     mode: Mode
     layer_sizes: list[int]
     linears: list[tuple[Tensor, Tensor]]
-    """Weight (outputs, sources), where the inputs come before the state, and bias (outputs)."""
+    """Weight (outputs, sources), where the inputs come before the state, and bias (outputs), all
+    contiguous."""
     depth: int
     """Layers of the backbone."""
     activation: Activation
@@ -146,7 +147,10 @@ def _fuse_chain(cells: list[CfCCell], timespan: float | None) -> FusedWeights:
 def _fuse_backbone(cell: CfCCell, timespan: float | None) -> FusedWeights:
     activation = cell.activation
     backbone = [cast(Head, layer) for layer in cell.backbone.values()]
-    linears = [(activation.inner * b.weight, activation.inner * b.bias) for b in backbone]
+    linears = [  # weights may come in any order of memory, and the products keep it
+        (activation.inner * b.weight.contiguous(), activation.inner * b.bias.contiguous())
+        for b in backbone
+    ]
     weight, bias = _stacked_heads(cell, timespan)
     linears.append((weight.flatten(0, 1), bias.flatten()))
     linears[1:] = [  # phi's constants, into the map that reads it

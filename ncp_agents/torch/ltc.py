@@ -8,6 +8,7 @@ from ncp_agents.torch.ltc_cell import LTCCell, Mapping
 from ncp_agents.torch.scan import scan_ltc
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import FullyConnected, Wiring
+from ncp_agents.wirings.base import number_of_neurons
 
 
 class LTC(SequenceLayer):
@@ -50,7 +51,7 @@ class LTC(SequenceLayer):
         implicit_param_constraints: bool = True,
     ) -> None:
         cell = LTCCell(
-            units if isinstance(units, Wiring) else FullyConnected(units),
+            units if isinstance(units, Wiring) else FullyConnected(number_of_neurons(units)),
             input_size,
             input_mapping,
             output_mapping,
@@ -65,6 +66,22 @@ class LTC(SequenceLayer):
     @property
     def wiring(self) -> Wiring:
         return self.rnn_cell.wiring
+
+    @property
+    def sensory_size(self) -> int:
+        return self.rnn_cell.sensory_size
+
+    @property
+    def motor_size(self) -> int:
+        return self.rnn_cell.motor_size
+
+    @property
+    def synapse_count(self) -> int:
+        return self.rnn_cell.synapse_count
+
+    @property
+    def sensory_synapse_count(self) -> int:
+        return self.rnn_cell.sensory_synapse_count
 
     def read_out(self, states: Tensor) -> Tensor:
         return self.rnn_cell.map_outputs(states)

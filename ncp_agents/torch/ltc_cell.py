@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ncp_agents.checks import check_epsilon, check_step
 from ncp_agents.names import look_up
 from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
+from ncp_agents.wirings.base import whole_number
 
 Mapping = Literal["affine", "linear"] | None
 
@@ -95,7 +97,8 @@ class LTCCell(WiredCell):
             positive; with False `apply_weight_constraints` clips them, after each optimiser step.
 
     The state (B, N) holds the neurons as the wiring numbers them, motor neurons first: for an NCP
-    [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign.
+    [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign. The
+    masks tell which synapses exist when they are loaded, not when they are changed in place.
 
     Raises:
         ValueError: a wiring that is not built or was built for another size, an unknown mapping,
@@ -121,8 +124,8 @@ class LTCCell(WiredCell):
         for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
             if mapping is not None:
                 look_up(name, mapping, ("affine", "linear"))
-        if ode_unfolds < 1:
-            raise ValueError(f"ode_unfolds is {ode_unfolds}, expected >= 1; usual is 6")
+        ode_unfolds = whole_number("ode_unfolds", ode_unfolds, 1)
+        check_epsilon(epsilon)
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
         self.ode_unfolds = ode_unfolds
@@ -175,15 +178,21 @@ class LTCCell(WiredCell):
     def map_outputs(self, v: Tensor) -> Tensor:
         """v (…, N) → (…, M)."""
         motor = v[..., : self.motor_size]
-        if self.output_mapping:
-            motor = motor * self.output_w
+        if not self.output_mapping:
+            return motor.clone()  # may be changed in place, as v may not: the backward needs it
+        motor = motor * self.output_w
         return motor + self.output_b if self.output_mapping == "affine" else motor
 
     def forward(
         self, inputs: Tensor, states: Tensor, elapsed_time: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """inputs (B, I), states (B, N), elapsed_time a float or (B, 1), in steps
-        → output (B, M), state (B, N)."""
+        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
+        → output (B, M), state (B, N).
+
+        Raises:
+            ValueError: another shape.
+        """
+        elapsed_time = check_step(inputs, states, elapsed_time, self.sensory_size, self.state_size)
         membrane = self.membrane()
         v = membrane.step(membrane.base(inputs), states, elapsed_time)
         return self.map_outputs(v), v
@@ -217,12 +226,18 @@ class LTCCell(WiredCell):
 
 
 def _index_synapses(cell: LTCCell, *_: object) -> None:
-    """Lists the synapses that the masks let exist."""
-    for prefix in ("", "sensory_"):
+    """Lists the synapses that the masks let exist; those of the wiring while they have no values,
+    on the device "meta"."""
+    of_wiring = {
+        "": cell.wiring.erev_initializer(),
+        "sensory_": cell.wiring.sensory_erev_initializer(),
+    }
+    for prefix, matrix in of_wiring.items():
         mask: Tensor = getattr(cell, f"{prefix}sparsity_mask")
-        target, source = (mask != 0).T.nonzero().unbind(1)
-        cell.register_buffer(f"_{prefix}source", source, persistent=False)
-        cell.register_buffer(f"_{prefix}target", target, persistent=False)
+        known = matrix if mask.is_meta else mask.numpy(force=True)
+        for name, index in zip(("target", "source"), np.nonzero(known.T), strict=True):
+            values = torch.tensor(index, dtype=torch.int64, device=mask.device)
+            cell.register_buffer(f"_{prefix}{name}", values, persistent=False)
 
 
 def _uniform(low: float, high: float, *shape: int) -> nn.Parameter:

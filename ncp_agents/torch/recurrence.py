@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch.activations import Activation
+from ncp_agents.torch.autograd import written_by_hand
 from ncp_agents.torch.cfc_cell import Mode
 from ncp_agents.torch.fused import layers
 
@@ -219,7 +219,7 @@ class Recurrence(torch.autograd.Function):
         return states[1:]
 
     @staticmethod
-    @once_differentiable
+    @written_by_hand
     def backward(ctx, *grad_outputs: Tensor):
         plan: Plan = ctx.plan
         states, recurrent, timespans, resets, w_tau, amplitude, *rest = ctx.saved_tensors

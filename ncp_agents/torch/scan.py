@@ -16,6 +16,7 @@ Axes: B batch, T steps, L layers, K = T + L - 1 waves, I inputs, N neurons.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ncp_agents.torch import kernels
+from ncp_agents.torch.autograd import is_followed
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.frozen import prepared
 from ncp_agents.torch.fused import Blocks, FusedWeights, fuse
@@ -39,18 +41,29 @@ from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _not_compiled(function: Function) -> Function:
-    """torch.compile goes round it: the kernels are faster than what it makes of the plain path."""
-    disabled = torch.compiler.disable(function)  # which takes a third of a single step
+def _whole(scan: Function) -> Function:
+    """A scan that takes the steps one after another where each operation is followed, and that
+    torch.compile goes round: the kernels are faster than what it makes of the plain path."""
 
-    @wraps(function)
+    def run(cell: Module, x: Tensor, h: Tensor, *rest: Any) -> Any:
+        if not is_followed(x):
+            return scan(cell, x, h, *rest)
+        states, h, _ = scan_steps(cell, None, x, h, None, *rest)
+        return states, h
+
+    # Always disabled, it would take a third of a single step. It loads Triton, which ends a process
+    # that has loaded TensorFlow; torch.compile would, too.
+    disabled = run if "tensorflow" in sys.modules else torch.compiler.disable(run)
+
+    @wraps(scan)
     def wrapper(*args: Any) -> Any:
-        return disabled(*args) if torch.compiler.is_compiling() else function(*args)
+        compiles = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        return disabled(*args) if compiles else run(*args)
 
     return cast(Function, wrapper)
 
 
-@_not_compiled
+@_whole
 def scan(
     cell: CfCCell | WiredCfCCell,
     x: Tensor,
@@ -69,7 +82,7 @@ def scan(
         if resets is not None and not bool(resets.any()):
             resets = None
         states = _in_skewed_time(weights, x, h, timespans, resets)
-    return states, states[-1]
+    return states, states[-1].clone()  # who changes it must not change the output
 
 
 def _in_skewed_time(
@@ -109,7 +122,7 @@ def _in_skewed_time(
     return p if keeps_h else 2 * p - 1
 
 
-@_not_compiled
+@_whole
 def scan_ltc(
     cell: LTCCell,
     x: Tensor,
@@ -127,7 +140,7 @@ def scan_ltc(
     kernel = kernels.backend("ltc", v.device.type)
     if kernel and kernels.are_on() and kernel.fits(membrane, v):
         states = kernel.run(membrane, x, v, timespans, resets)
-        return states, states[-1]
+        return states, states[-1].clone()
     conductance, pull = membrane.base(x)
     states = []
     for t in range(x.shape[0]):
@@ -159,7 +172,7 @@ def scan_steps(
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """One step after the other, for what `scan` cannot do at once: mixed memory, which mixes the
-    whole state in every step, and backbone dropout in training.
+    whole state in every step, backbone dropout in training, and whoever follows each operation.
 
     x (T, B, I), h (B, N), c (B, N) or None → states (T, B, N), final h (B, N), final c or None.
     """

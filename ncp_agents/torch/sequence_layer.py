@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ncp_agents.checks import check_times
+from ncp_agents.torch.autograd import is_followed
 from ncp_agents.torch.frozen import frozen, prepared
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.scan import scan_steps
@@ -91,9 +94,12 @@ class SequenceLayer(nn.Module, ABC):
             Output (B, T, M), or (B, M) without return_sequences, and the state after the last step.
 
         Raises:
-            ValueError: a shape that is none of these, another dtype or device than the layer's, a
-                timespan below 0 or NaN.
+            ValueError: a shape or kind that is none of these, another dtype or device than the
+                layer's, a timespan below 0 or not finite.
             RuntimeError: a state that is not of the layer's kind.
+
+        Under autocast the layer keeps to its own precision. For second derivatives see
+        `ncp_agents.torch.second_derivatives`.
         """
         states, hx = self.states(input, hx, timespans, resets)
         if not self.return_sequences:
@@ -109,6 +115,11 @@ class SequenceLayer(nn.Module, ABC):
     ) -> tuple[Tensor, State]:
         """Like `forward`, but the states of all neurons at every step, (B, T, N), not read out."""
         self._check_kind(input)
+        if _is_autocast(input):
+            with torch.autocast(input.device.type, enabled=False):
+                own = _a_parameter(self.rnn_cell)
+                input = input if own is None else input.to(own.dtype)
+                return self.states(input, hx, timespans, resets)
         if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
             raise ValueError(
                 f"input has shape {tuple(input.shape)}, expected (B, T, {self.input_size}), time "
@@ -119,11 +130,16 @@ class SequenceLayer(nn.Module, ABC):
         x = self._time_major(input, batched)
         steps, batch, _ = x.shape
         if steps == 0 or batch == 0:
-            raise ValueError(f"input has shape {tuple(input.shape)}, expected at least one step")
+            raise ValueError(
+                f"input has shape {tuple(input.shape)}, expected at least one sequence of at least "
+                "one step"
+            )
 
         h, c = self._initial_state(hx, x, batched)
-        timespans = self._timespans(1.0 if timespans is None else timespans, lead, batched)
+        timespans = self._timespans(1.0 if timespans is None else timespans, input, batched)
         if resets is not None:
+            if not isinstance(resets, Tensor):
+                raise ValueError(f"resets is a {type(resets).__name__}, expected a torch.Tensor")
             if resets.shape != lead:
                 raise ValueError(
                     f"resets has shape {tuple(resets.shape)}, expected {tuple(lead)} of bool"
@@ -145,13 +161,14 @@ class SequenceLayer(nn.Module, ABC):
         if not isinstance(input, Tensor):
             raise ValueError(f"input is a {type(input).__name__}, expected a torch.Tensor")
         weight = prepared(self.rnn_cell, "a parameter", lambda: _a_parameter(self.rnn_cell))
-        assert weight is not None
+        if weight is None:  # a replica of DataParallel, which made the inputs fit
+            return
         if input.device != weight.device:
             raise ValueError(
                 f"input is on {input.device}, but the layer on {weight.device}; move one: "
                 f"input.to({str(weight.device)!r})"
             )
-        if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+        if input.dtype != weight.dtype and not _is_autocast(input):
             raise ValueError(
                 f"input is {input.dtype}, but the layer {weight.dtype}; convert one: "
                 f"input.to({weight.dtype})"
@@ -167,25 +184,28 @@ class SequenceLayer(nn.Module, ABC):
             return values[:, None]
         return values.transpose(0, 1) if self.batch_first else values
 
-    def _timespans(
-        self, timespans: float | Tensor, lead: torch.Size, batched: bool
-    ) -> float | Tensor:
-        if isinstance(timespans, Tensor):
-            if timespans.shape == (*lead, 1):
-                timespans = timespans[..., 0]
-            if timespans.dim() and timespans.shape != lead:
+    def _timespans(self, timespans: float | Tensor, input: Tensor, batched: bool) -> float | Tensor:
+        """→ a float, or (T, B) of the input's dtype."""
+        lead = input.shape[:-1]
+        if not isinstance(timespans, Tensor):
+            if not isinstance(timespans, int | float | np.number):
                 raise ValueError(
-                    f"timespans has shape {tuple(timespans.shape)}, expected a float, "
-                    f"{tuple(lead)} or {(*lead, 1)}"
+                    f"timespans is a {type(timespans).__name__}, expected a float or a torch.Tensor"
                 )
-            least = float(timespans.detach().min())
-        else:
-            least = timespans
-        if not least >= 0.0:
-            raise ValueError(f"timespans has {least}, expected steps of at least 0")
-        if isinstance(timespans, Tensor):
-            return self._time_major(timespans, batched) if timespans.dim() else float(timespans)
-        return timespans
+            check_times(float(timespans), float(timespans))
+            return float(timespans)
+        if timespans.shape == (*lead, 1):
+            timespans = timespans[..., 0]
+        if timespans.dim() and timespans.shape != lead:
+            raise ValueError(
+                f"timespans has shape {tuple(timespans.shape)}, expected a float, "
+                f"{tuple(lead)} or {(*lead, 1)}"
+            )
+        if not is_followed(input):  # then values may not be looked at
+            check_times(*(float(end) for end in timespans.detach().aminmax()))
+            if not timespans.dim() and not timespans.requires_grad:
+                return float(timespans)
+        return self._time_major(timespans.to(input).expand(lead), batched)
 
     def _initial_state(
         self, hx: State | None, x: Tensor, batched: bool
@@ -208,11 +228,21 @@ class SequenceLayer(nn.Module, ABC):
             )
         expected = shape if batched else shape[1:]
         parts = cast("tuple[Tensor, ...]", hx if self.use_mixed else (hx,))
+        if self.use_mixed and len(parts) != 2:
+            raise RuntimeError(
+                f"Running a {kind} with mixed_memory=True requires a tuple (h0, c0), got "
+                f"{len(parts)} of them"
+            )
         for part in parts:
-            if tuple(part.shape) != expected:
-                raise ValueError(f"state has shape {tuple(part.shape)}, expected {expected}")
-        h, c = (part.to(x) if batched else part.to(x)[None] for part in (*parts, parts[0])[:2])
-        return h, (c if self.use_mixed else None)
+            if not isinstance(part, Tensor) or tuple(part.shape) != expected:
+                came = tuple(part.shape) if isinstance(part, Tensor) else part
+                raise ValueError(f"state has shape {came}, expected {expected}")
+        h, *c = (part.to(x) if batched else part.to(x)[None] for part in parts)
+        return h, (c[0] if c else None)
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def _a_parameter(module: nn.Module) -> nn.Parameter | None:

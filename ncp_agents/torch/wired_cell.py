@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ncp_agents.wirings import Wiring
+from ncp_agents.wirings.base import check_wiring
 
 
 class WiredCell(nn.Module):
@@ -16,11 +17,12 @@ class WiredCell(nn.Module):
         argument: what the cell's users call `inputs`.
 
     Raises:
-        ValueError: a wiring that is not built or was built for another size.
+        ValueError: no wiring, one that is not built or was built for another size.
     """
 
     def __init__(self, wiring: Wiring, inputs: int | None, argument: str) -> None:
         super().__init__()
+        check_wiring(wiring)
         if inputs is not None:
             wiring.build(inputs)
         if not wiring.is_built():

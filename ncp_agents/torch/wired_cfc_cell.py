@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncp_agents.checks import check_step
 from ncp_agents.torch.cfc_cell import CfCCell, Init, Mode
 from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
@@ -92,7 +93,13 @@ class WiredCfCCell(WiredCell):
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """x (B, I), h (B, N), timespan a float or (B, 1) → output (B, M), state (B, N)."""
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
+        (B, N).
+
+        Raises:
+            ValueError: another shape.
+        """
+        timespan = check_step(x, h, timespan, self.sensory_size, self.state_size)
         states = []
         for cell, previous in zip(self.cells, h.split(self.layer_sizes, -1), strict=True):
             x, _ = cell(x, previous, timespan)

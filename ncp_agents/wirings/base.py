@@ -26,6 +26,30 @@ def whole_number(name: str, value: Any, low: int, high: int | None = None) -> in
     return number
 
 
+def number_of_neurons(units: Any) -> int:
+    """What a layer's `units` are, where they are no `Wiring` of ours.
+
+    Raises:
+        ValueError: neither a whole number nor a wiring, such as a wiring of ncps.
+    """
+    if not hasattr(units, "__index__"):
+        kind = units if isinstance(units, type) else type(units)
+        raise ValueError(
+            f"units is {kind.__module__}.{kind.__name__}, expected a whole number or a wiring of "
+            "ncp_agents.wirings"
+        )
+    return whole_number("units", units, 1)
+
+
+def check_wiring(wiring: Any) -> None:
+    """Raises ValueError for anything else, such as a wiring of ncps."""
+    if not isinstance(wiring, Wiring):
+        kind = type(wiring)
+        raise ValueError(
+            f"wiring is a {kind.__module__}.{kind.__name__}, expected one of ncp_agents.wirings"
+        )
+
+
 def sparsity(value: Any) -> float:
     """`value` as a plain float in [0, 1): the share of possible synapses that is left out."""
     try:
@@ -261,7 +285,8 @@ class SeededWiring(Wiring):
     """A wiring that its constructor's arguments, a seed among them, determine.
 
     Its config holds those arguments and, once built, `input_dim`. The matrices join them only if
-    someone edited the synapses, since then the seed no longer tells everything.
+    someone edited the synapses, and `output_dim` only if someone set another, since then the
+    arguments no longer tell everything.
     """
 
     def get_config(self) -> dict[str, Any]:
@@ -269,6 +294,8 @@ class SeededWiring(Wiring):
         if self.input_dim is not None:
             config["input_dim"] = self.input_dim
         as_drawn = type(self).from_config(config)
+        if as_drawn.output_dim != self.output_dim:
+            config["output_dim"] = self.output_dim
         return config if as_drawn._matrices() == self._matrices() else config | self._matrices()
 
 

@@ -152,7 +152,7 @@ class AutoNCP(NCP):
     def _arguments(self) -> dict[str, Any]:
         return {
             "units": self.units,
-            "output_size": self.output_dim,
+            "output_size": len(self._motor_neurons),
             "sparsity_level": self._sparsity_level,
             "seed": self._seed,
         }

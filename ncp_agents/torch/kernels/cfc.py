@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch import kernels
+from ncp_agents.torch.autograd import written_by_hand
 from ncp_agents.torch.fused import FusedWeights, layers
 from ncp_agents.torch.kernels.arrays import flat, in_order_of, new_like
 
@@ -143,7 +143,7 @@ class CfcRecurrence(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @written_by_hand
     def backward(ctx, *grad_outputs: Tensor):
         plan: Plan = ctx.plan
         x, start, timespans, resets, states, activity, *rest = ctx.saved_tensors

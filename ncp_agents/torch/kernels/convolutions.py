@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ncp_agents.torch import kernels
+from ncp_agents.torch.autograd import is_followed, written_by_hand
 from ncp_agents.torch.frozen import prepared
 from ncp_agents.torch.kernels.chain import Link
 from ncp_agents.torch.kernels.compiled import address, by_rows, library, padded
@@ -62,6 +62,7 @@ def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
     return (
         kernels.are_on()
         and not torch.compiler.is_compiling()
+        and not is_followed(frames)
         and frames.device.type == "cpu"
         and frames.dtype in (torch.uint8, torch.float32)
         and not frames.requires_grad
@@ -163,7 +164,7 @@ class Convolutions(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @written_by_hand
     def backward(ctx, *grad_outputs: Tensor):
         frames, out, *weights = ctx.saved_tensors
         dout = grad_outputs[0].contiguous()

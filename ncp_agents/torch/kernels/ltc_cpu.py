@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ncp_agents.torch.autograd import written_by_hand
 from ncp_agents.torch.kernels.arrays import batch_first, in_order_of, new_like, ordered
 from ncp_agents.torch.kernels.chain import Link
 from ncp_agents.torch.kernels.compiled import address, by_rows, library
@@ -180,7 +180,7 @@ class LtcRecurrence(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @written_by_hand
     def backward(ctx, *grad_outputs: Tensor):
         states, unfolded, divisors, *inputs = ctx.saved_tensors
         _, x, v, timespans, neurons, sensory, internal = inputs

@@ -15,8 +15,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ncp_agents.torch.autograd import written_by_hand
 from ncp_agents.torch.kernels.cfc_gpu import _logistic, _padded
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
 
@@ -91,7 +91,7 @@ class LtcRecurrence(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @written_by_hand
     def backward(ctx, *grad_outputs: Tensor):
         resets, unfolded, conductance, pull, v, timespans, cm, synapses = ctx.saved_tensors
         steps, rows, neurons = conductance.shape
