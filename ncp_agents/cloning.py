@@ -12,7 +12,7 @@ A run has its own folder, which survives a crash at any moment:
       policy/                  the best policy so far, as a saved policy
       curve.png                loss and accuracy over the epochs, and returns
 
-Axes: B games side by side, L steps of a piece, A actions.
+Axes: B games side by side, T steps of a piece, A actions.
 """
 
 from __future__ import annotations
@@ -88,10 +88,11 @@ def clone(
 
     Raises:
         UserError: as `check_demos`; a damaged file, named; a checkpoint that is damaged, of
-            another network or of other demos.
+            another network or of other demos; somebody else at work in the run folder.
         NonFiniteError: NaN in the weights.
     """
-    return _Cloning(run, demos, progress, stopped).run_to_end(resume)
+    with run.lock():
+        return _Cloning(run, demos, progress, stopped).run_to_end(resume)
 
 
 class _Cloning:

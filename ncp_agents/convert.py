@@ -41,7 +41,7 @@ dense CfC has those of "CfC" too."""
 
 def convert(source: Path, target: Path) -> None:
     """Writes the circuit of one file into another; each is `.safetensors` (`save`) or `.keras` (a
-    model of Keras). The source may be a saved policy's folder as well.
+    model of Keras). The source may be a saved policy's folder or name as well.
 
     Raises:
         UserError: a file of another kind, or one that does not hold just one circuit.
@@ -53,10 +53,10 @@ def convert(source: Path, target: Path) -> None:
             ".keras files need keras, which is missing; install it: pip install "
             "'ncp-agents[keras]', and TensorFlow, JAX or torch beside it"
         )
-    if source.is_dir():
+    if source.is_dir() or not (source.exists() or source.suffix):
         from ncp_agents import saved_policy
 
-        layer: Any = saved_policy.load(source).network.circuit
+        layer: Any = saved_policy.load(saved_policy.find(str(source))).network.circuit
     elif source.suffix == ".keras":
         layer = _circuit_of_model(source)
     else:

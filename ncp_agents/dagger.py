@@ -28,7 +28,7 @@ from ncp_agents.playing import Player, Step
 from ncp_agents.recipe import Recipe
 from ncp_agents.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import SavedPolicy, files, load, save
+from ncp_agents.saved_policy import RECIPE, SavedPolicy, files, load, save
 
 
 def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
@@ -67,7 +67,7 @@ def dagger(
     best, best_return = clones, best_return_of(run)
     for number in range(1, rounds + 1):
         path = run.path / "dagger" / f"round-{number}"
-        resume = (path / "recipe.toml").is_file()
+        resume = (path / RECIPE).is_file()
         this = RunFolder.open(path) if resume else RunFolder.create(path, _recipe(run, student))
         seen.append(_visited(this, student, teacher, progress, stopped))
         if stopped():

@@ -3,16 +3,16 @@
 Of one step, or with `sequence` of whole sequences of any length; every B and T fits:
 
     observation  (B, C, H, W) or (B, T, C, H, W) uint8: the scaling is inside
-    state        (B, S) float32: zeros at first, then the last call's new_state
+    state        (B, Z) float32: zeros at first, then the last call's new_state
     reset        (B,) or (B, T) bool: True where the state is forgotten before that step
       → logits   (B, A) or (B, T, A): the actions' log-probabilities
         value    (B,) or (B, T)
-        new_state (B, S)
+        new_state (B, Z)
 
 The file's metadata name the policy and its game, and hold as JSON its actions, its protocol, and
 the arguments of ALE's `AtariVectorEnv` that make such frames; `scripts/play_onnx.py` plays by them.
 
-Axes: B batch, T steps, C, H, W image, A actions, N neurons, S = N, or 2 N with mixed memory, whose
+Axes: B batch, T steps, C, H, W image, A actions, N neurons, Z = N, or 2 N with mixed memory, whose
 state is that of the neurons and then that of the memory.
 """
 
@@ -201,7 +201,7 @@ def _of_sequences(step: ModelProto) -> ModelProto:
 
 
 def state_size(policy: SavedPolicy) -> int:
-    """S"""
+    """Z"""
     circuit = policy.network.circuit
     return circuit.state_size * (2 if circuit.use_mixed else 1)
 

@@ -18,8 +18,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there takes its place on success.
 
     The data is on disk before the name is (`fsync`, then `rename`). On an exception the temporary
-    file goes and `path` is untouched.
+    file goes and `path` is untouched. A link stays one; what it points to is replaced.
+
+    Raises:
+        UserError: a device, a pipe or a folder is there.
     """
+    path = path.resolve()
+    check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
@@ -39,6 +44,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def check_regular(path: Path) -> None:
+    """Raises UserError where something else than a file is, which must not be replaced."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; name another place")
 
 
 def sync(path: Path) -> None:
@@ -75,6 +86,7 @@ def check_writable(path: Path, option: str) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "it is a folder")
+        check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass

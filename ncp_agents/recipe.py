@@ -262,7 +262,7 @@ def from_toml(text: str, source: str = "recipe") -> Recipe:
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{source} is not TOML: {error}") from None
     return _parse(Recipe, data, source, "")
 

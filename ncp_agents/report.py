@@ -155,8 +155,8 @@ def _reproduce(policy: SavedPolicy, scores: Iterable[Scores]) -> str:
     recipe = policy.recipe
     ways: dict[str, dict[str, list[str]]] = {}
     for each in scores:
-        if each.protocol not in PROTOCOLS:
-            continue  # one of Python's, which the command line cannot spell
+        if each.protocol not in PROTOCOLS or not each.returns:
+            continue  # one of Python's, which the command line cannot spell, or a window closed
         command = f"ncp-agents evaluate . --protocol {each.protocol}"
         command += " --deterministic" if each.deterministic else ""
         games = len(each.returns)

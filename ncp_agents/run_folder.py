@@ -18,22 +18,34 @@ import csv
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from stable_baselines3.common.logger import KVWriter
 from torch import Tensor, nn
 
 from ncp_agents.errors import UserError
 from ncp_agents.files import replacing, write_text
 from ncp_agents.recipe import Recipe, read_recipe, to_toml
-from ncp_agents.saved_policy import load_tensors, load_weights, save_tensors, weights
+from ncp_agents.saved_policy import (
+    RECIPE,
+    WEIGHTS,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    weights,
+)
 from ncp_agents.sb3.sequence_ppo import SequencePPO
 
+LOCK = ".training.lock"
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""Of Adam, for each parameter."""
 COLUMNS = {
     # column: the logger's key
     "steps": "time/total_timesteps",
@@ -63,6 +75,12 @@ class Counters:
     seconds: float = 0.0  # spent training, over all resumptions
     best_return: float | None = None  # of the evaluations
 
+    def check(self) -> None:
+        """Raises ValueError for what no training can have counted."""
+        numbers = (self.steps, self.updates, self.games, self.seconds, self.best_return or 0.0)
+        if any(type(number) not in (int, float) for number in numbers) or min(numbers[:4]) < 0:
+            raise ValueError(f"counters are {numbers}")
+
 
 class RunFolder:
     """The files of one run.
@@ -79,28 +97,45 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
         """A folder with nothing but a recipe is of a run that never began."""
-        begun = path.is_dir() and any(file.name != "recipe.toml" for file in path.iterdir())
+        begun = path.is_dir() and any(f.name not in (RECIPE, LOCK) for f in path.iterdir())
         if begun or (path.exists() and not path.is_dir()):
             raise UserError(
                 f"{path} exists already; add --resume to go on with it, or --run for another folder"
             )
         run = cls(path, recipe)
-        write_text(path / "recipe.toml", to_toml(recipe))
+        run.save_recipe()
         return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        if not (path / "recipe.toml").is_file():
+        if (path / WEIGHTS).exists():
             raise UserError(
-                f"{path} is not a run folder: it has no recipe.toml; ncp-agents train makes one"
+                f"{path} is a saved policy, not a run folder; ncp-agents train makes one"
             )
-        return cls(path, read_recipe(path / "recipe.toml"))
+        if not (path / RECIPE).is_file():
+            raise UserError(
+                f"{path} is not a run folder: it has no {RECIPE}; ncp-agents train makes one"
+            )
+        return cls(path, read_recipe(path / RECIPE))
 
-    @classmethod
-    def reopen(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """Go on with the run in `path`, whose recipe is now this one."""
-        write_text(path / "recipe.toml", to_toml(recipe))
-        return cls(path, recipe)
+    def save_recipe(self) -> None:
+        write_text(self.path / RECIPE, to_toml(self.recipe))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """A context of the only one who works in the folder; entering raises UserError while there
+        is another."""
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"somebody else is at work in {self.path}; name another --run"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def progress(self) -> Path:
@@ -145,18 +180,22 @@ class RunFolder:
         tensors, metadata = load_tensors(self.checkpoint)
         try:
             counters = Counters(**json.loads(metadata["counters"]))
-            recent_games = json.loads(metadata["recent_games"])
+            counters.check()
+            recent_games = [
+                {name: float(game[name]) for name in ("r", "l", "t")}
+                for game in json.loads(metadata["recent_games"])
+            ]
             algorithm, *position = json.loads(metadata["random.numpy"])
             version, internal, gauss = json.loads(metadata["random.python"])
             torch_state, numpy_keys = tensors.pop("random.torch"), tensors.pop("random.numpy")
-        except (KeyError, TypeError, ValueError) as error:
+            random.setstate((version, tuple(internal), gauss))
+            np.random.set_state((algorithm, numpy_keys.numpy().astype(np.uint32), *position))
+            torch.set_rng_state(torch_state)
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise UserError(
                 f"{self.checkpoint} is not a checkpoint of a run ({type(error).__name__}: {error})"
             ) from None
         restore_learning(model.policy, model.policy.optimizer, tensors, self.checkpoint)
-        random.setstate((version, tuple(internal), gauss))
-        np.random.set_state((algorithm, numpy_keys.numpy().astype(np.uint32), *position))
-        torch.set_rng_state(torch_state)
         model.num_timesteps = counters.steps
         model._n_updates = counters.updates
         assert model.ep_info_buffer is not None
@@ -180,19 +219,31 @@ def restore_learning(
     """Put back what `learning_state` gave, read from `path`.
 
     Raises:
-        UserError: tensors of another network.
+        UserError: tensors of another network, moments that are not its own.
     """
     own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith("network.")}
     load_weights(network, own, path)
     parameters = dict(network.named_parameters())
+    moments: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
         key, _, parameter = rest.partition(".")
         if group == "network":
             continue
-        if group != "optimizer" or parameter not in parameters:
+        if group != "optimizer" or parameter not in parameters or key not in MOMENTS:
             raise UserError(f"{path} is not a checkpoint of this network: it has {name!r}")
-        optimizer.state[parameters[parameter]][key] = value
+        shape = torch.Size() if key == "step" else parameters[parameter].shape
+        if value.shape != shape or not torch.isfinite(value).all():
+            raise UserError(
+                f"{path} is damaged: {name} is {tuple(value.shape)}, expected finite numbers "
+                f"{tuple(shape)}"
+            )
+        moments.setdefault(parameter, {})[key] = value
+    for parameter, known in moments.items():
+        if known.keys() != MOMENTS:
+            lacking = ", ".join(sorted(MOMENTS - known.keys()))
+            raise UserError(f"{path} is damaged: it lacks {lacking} of {parameter}")
+        optimizer.state[parameters[parameter]].update(known)
 
 
 class ProgressCsv(KVWriter):
@@ -240,12 +291,15 @@ def read_progress(path: Path) -> list[Mapping[str, float]]:
     if not path.is_file():
         return []
     rows = []
-    with path.open(newline="") as file:
-        for cells in csv.DictReader(file):
-            if None in cells.values():
-                continue
-            try:
-                rows.append({k: float(v) for k, v in cells.items() if v and k in COLUMNS})
-            except ValueError:
-                raise UserError(f"{path} is damaged: {cells} is not a row of numbers") from None
-    return [row for row in rows if "steps" in row]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            missing = {"steps", "seconds"} - {*(table.fieldnames or ())}
+            if missing:
+                raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+            for cells in table:
+                if None not in cells.values():
+                    rows.append({k: float(v) for k, v in cells.items() if v and k in COLUMNS})
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return [row for row in rows if {"steps", "seconds"} <= row.keys()]

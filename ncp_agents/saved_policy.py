@@ -162,8 +162,10 @@ def load(folder: Path | str, device: str = "cpu") -> SavedPolicy:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"there is no policy folder {folder}")
+        raise UserError(f"there is no policy folder {folder}; ncp-agents policies lists some")
     for name in (RECIPE, WEIGHTS):
+        if (folder / "policy" / name).is_file() and not (folder / name).is_file():
+            raise UserError(f"{folder} is a run; its policy is {folder / 'policy'}")
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder} is not a saved policy: it lacks {name}"
@@ -203,7 +205,8 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
     """Put tensors, read from `path`, into the network.
 
     Raises:
-        UserError: names or shapes that are not the network's, or numbers that are not finite.
+        UserError: names, shapes or synapses that are not the network's, or numbers that are not
+            finite.
     """
     expected = weights(network)
     missing, foreign = (
@@ -212,7 +215,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
     )
     if missing or foreign:
         raise UserError(
-            f"{path} does not fit its recipe: "
+            f"{path} does not fit the recipe: "
             + "; ".join(
                 f"{what} {names[0]!r}" + (f" and {len(names) - 1} more" if names[1:] else "")
                 for what, names in (("it lacks", missing), ("it should not have", foreign))
@@ -222,11 +225,14 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
     for name, tensor in expected.items():
         if tensors[name].shape != tensor.shape:
             raise UserError(
-                f"{path} does not fit its recipe: {name} is {tuple(tensors[name].shape)}, expected "
+                f"{path} does not fit the recipe: {name} is {tuple(tensors[name].shape)}, expected "
                 f"{tuple(tensor.shape)}"
             )
         if not torch.isfinite(tensors[name]).all():
             raise UserError(f"{path} is damaged: {name} holds NaN or infinity")
+    for name, mask in network.named_buffers():
+        if not torch.equal(mask.cpu(), tensors[name].to("cpu", mask.dtype)):
+            raise UserError(f"{path} does not fit the recipe: {name} tells of another wiring")
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(tensors[name])
@@ -278,5 +284,5 @@ def find(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if "/" in name or "\\" in name:
-        raise UserError(f"there is no policy folder {name}")
+        raise UserError(f"there is no policy folder {name}; ncp-agents policies lists some")
     return look_up("policy", name, zoo())

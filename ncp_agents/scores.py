@@ -251,7 +251,8 @@ def read_scores(path: Path) -> dict[str, Scores]:
         raise UserError(
             f"there is no {path}; play for it: ncp-agents evaluate {path.parent}"
         ) from None
-    except (ValueError, OSError) as error:  # ValueError: bad JSON, bad UTF-8 or a bad entry
+    # ValueError: bad JSON, bad UTF-8 or a bad entry; the others: of a depth or size beyond use.
+    except (ValueError, OSError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{path} is not a scores file ({error}); move it away and evaluate again"
         ) from None

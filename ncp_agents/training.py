@@ -17,9 +17,9 @@ from ncp_agents import saved_policy
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation import evaluate
-from ncp_agents.files import copy_files
+from ncp_agents.files import check_writable, copy_files
 from ncp_agents.playing import seed_after
-from ncp_agents.recipe import Recipe
+from ncp_agents.recipe import Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curve
 from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder
 from ncp_agents.saved_policy import SavedPolicy
@@ -91,9 +91,15 @@ def train(run: RunFolder, *, resume: bool = False, progress: bool = True) -> Out
     random states are those of the checkpoint; the games start anew, from seeds not yet played.
 
     Raises:
-        UserError: a checkpoint that is damaged or of another network.
+        UserError: a checkpoint that is damaged or of another network, more steps done than the
+            recipe's, somebody else at work in the run folder.
         NonFiniteError: NaN in loss or weights; the message names the last good checkpoint.
     """
+    with run.lock():
+        return _train(run, resume, progress)
+
+
+def _train(run: RunFolder, resume: bool, progress: bool) -> Outcome:
     recipe = run.recipe
     env = AtariVecEnv(
         recipe.environment.game,
@@ -110,6 +116,12 @@ def train(run: RunFolder, *, resume: bool = False, progress: bool = True) -> Out
             model._setup_learn(0)  # makes the buffer of recent games
             model._last_obs = None
             counters = run.load_checkpoint(model)
+            if counters.steps > recipe.steps:
+                raise UserError(
+                    f"{run.path} has done {counters.steps:,} steps, more than {recipe.steps:,}"
+                )
+        run.save_recipe()  # a resumption may have more steps
+        if counters.steps:
             env.seed(seed_after(recipe.seed, counters.steps))
         return _Training(run, model, counters, progress).run_to_end()
     finally:
@@ -175,7 +187,10 @@ class _Training:
                 if self.run.checkpoint.exists()
                 else "there is no checkpoint yet"
             )
-            error.args = (f"{error}; {last}; lower --ppo.learning-rate or --ppo.max-grad-norm",)
+            error.args = (
+                f"{error}; {last}; begin another --run with a lower --ppo.learning-rate or "
+                "--ppo.max-grad-norm",
+            )
             raise
         finally:
             bar.close()
@@ -244,6 +259,21 @@ class _Record(BaseCallback):
 def default_run(recipe: Recipe, runs: Path = Path("runs")) -> Path:
     how = "-continued" if recipe.start else ""
     return runs / f"{recipe.name}{how}-seed{recipe.seed}"
+
+
+def check_destination(destination: Path, recipe: Recipe) -> None:
+    """Find out before the work whether its policy can be copied to a folder.
+
+    Raises:
+        UserError: it cannot be written to, or holds a policy for another game.
+    """
+    if (destination / saved_policy.RECIPE).is_file():
+        there = read_recipe(destination / saved_policy.RECIPE).environment.game
+        if there != recipe.environment.game:
+            raise UserError(
+                f"{destination} holds a policy for {there}; name another: --save FOLDER"
+            )
+    check_writable(destination / saved_policy.RECIPE, "--save FOLDER")
 
 
 def copy_policy(run: RunFolder, destination: Path) -> None:

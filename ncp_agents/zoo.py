@@ -8,6 +8,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from ncp_agents.envs.games import RECURRENT_PPO_SCORES
 from ncp_agents.errors import UserError
@@ -21,25 +22,28 @@ def policies_table() -> Group:
     """The saved policies that `ncp-agents` knows by name: how each came about, beside what an LSTM
     reaches, and all its scores.
 
-    Raises:
-        UserError: a broken recipe, progress or scores file.
+    One whose recipe, progress or scores cannot be read is listed with what is wrong.
     """
     about = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("policy", "game"):
-        about.add_column(column, no_wrap=True)
+    about.add_column("policy", overflow="fold")
+    about.add_column("game", no_wrap=True)
     for column in ("neurons", "params", "steps", "hours", "v4", "LSTM"):
         about.add_column(column, justify="right", no_wrap=True)
-    rows = []
+    rows, broken = [], []
     for name, folder in sorted(zoo().items()):
-        recipe, scores = read_recipe(folder / RECIPE), _undisturbed(folder)
-        about.add_row(name, *_about(recipe, folder, scores.get("v4")))
+        try:
+            recipe, scores = read_recipe(folder / RECIPE), _undisturbed(folder)
+            about.add_row(name, *_about(recipe, folder, scores.get("v4")))
+        except UserError as error:
+            broken.append(Text(f"{folder}: {error}"))
+            continue
         rows += [(name, each) for each in scores.values()]
     about.caption = (
         "steps, hours: with those of the policies that it went on from; v4: mean return, actions "
         "drawn; LSTM: v4 of recurrent PPO that sees one frame, 10M steps, as published; – where "
         "nothing is known"
     )
-    return Group(about, comparison(rows))
+    return Group(about, comparison(rows), *broken)
 
 
 def _undisturbed(folder: Path) -> dict[str, Scores]:

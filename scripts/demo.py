@@ -20,8 +20,11 @@ from ncp_agents import saved_policy
 from ncp_agents.cloning import clone
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import evaluate_command
+from ncp_agents.files import write_text
 from ncp_agents.recording import record_command
 from ncp_agents.run_folder import RunFolder
+
+MARK = ".demo"  # a file that tells the folders of demos
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,12 @@ def main() -> None:
     options = tyro.cli(Demo)
     console = Console()
     demos_path, run_path = options.out / "demos", options.out / "clone"
-    for path, mark in ((demos_path, "dataset.json"), (run_path, "recipe.toml")):
-        if (path / mark).is_file():
-            shutil.rmtree(path)
-
     teacher = saved_policy.load(saved_policy.find(options.policy))
+    if options.out.exists() and any(options.out.iterdir()) and not (options.out / MARK).is_file():
+        raise UserError(f"{options.out} is not empty, nor of an earlier demo; name another --out")
+    write_text(options.out / MARK, "Of scripts/demo.py, which replaces what is in this folder.\n")
+    for path in (demos_path, run_path):
+        shutil.rmtree(path, ignore_errors=True)
     circuit = teacher.network.circuit
     console.rule(f"1. {teacher.name} plays {teacher.recipe.environment.game}")
     parameters = sum(p.numel() for p in teacher.network.parameters())

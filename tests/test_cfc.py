@@ -342,7 +342,7 @@ def test_a_cut_of_one_layer_wirings_uses_all_chained_layers():
         (lambda: wired()(torch.zeros(B, T, I, device="meta")), "input is on meta, .* cpu"),
         (
             lambda: wired()(torch.zeros(T, B, I)[:0]),
-            "expected at least one sequence of at least one step",
+            "expected at least one sequence",
         ),
         (lambda: wired()(torch.zeros(B, T, I), timespans=-1.0), "timespans has -1.0"),
         (lambda: wired()(torch.zeros(B, T, I), timespans=float("nan")), "timespans has nan"),
@@ -350,7 +350,7 @@ def test_a_cut_of_one_layer_wirings_uses_all_chained_layers():
         (lambda: wired()(torch.zeros(B, T, I), timespans=[1.0]), "timespans is a list, expected a"),
         (
             lambda: wired()(torch.zeros(B, T, I), resets=[True]),
-            "resets is a list, expected a torch",
+            "resets is a list, expected a",
         ),
         (lambda: CfC(I, "50"), "units is builtins.str, expected a whole number or a wiring of"),
         (lambda: CfC(I, AutoNCP), "units is ncp_agents.wirings.ncp.AutoNCP, expected a whole"),
@@ -387,9 +387,7 @@ def test_a_cells_timespans_are_a_row_each(cell):
     assert torch.equal(cell(x, h, times)[1], cell(x, h, times[:, None])[1])
     alone = torch.cat([cell(x[i : i + 1], h[i : i + 1], times[i].item())[1] for i in range(N)])
     torch.testing.assert_close(cell(x, h, times)[1], alone)
-    with pytest.raises(
-        ValueError, match=r"timespan has shape \(3,\), expected a float, \(12,\) or"
-    ):
+    with pytest.raises(ValueError, match=r"timespan has shape \(3,\), expected a float, \(12,\)"):
         cell(x, h, times[:3])
     with pytest.raises(ValueError, match=r"input has shape \(12, 6\) .* expected \(B, 5\)"):
         cell(torch.randn(N, I + 1), h)

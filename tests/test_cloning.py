@@ -122,7 +122,7 @@ def test_kill_9_leaves_a_run_that_resumes(tmp_path):
     process.wait()
     run = RunFolder.open(tmp_path / "run")
     known = len(rows(run)) if (run.path / "cloning.csv").exists() else 0
-    run = RunFolder.reopen(
+    run = RunFolder(
         run.path, replace(run.recipe, cloning=replace(run.recipe.cloning, epochs=known + 1))
     )
     done = clone(run, [Demos(PONG)], progress=False, resume=True)

@@ -94,6 +94,21 @@ def test_a_dataset_file_that_leads_elsewhere_is_refused(demos):
         Demos(demos.path)
 
 
+def test_a_player_a_sum_and_a_score_are_what_they_say(demos):
+    file = demos.path / "dataset.json"
+    data = json.loads(file.read_text())
+    for change in ({"player": [1]}, {"episodes": [{**data["episodes"][0], "sha256": None}]}):
+        file.write_text(json.dumps(data | change))
+        with pytest.raises(UserError, match=r"dataset.json is damaged: "):
+            Demos(demos.path)
+
+
+def test_episodes_without_their_dataset_file_are_not_written_over(demos):
+    (demos.path / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"holds episodes, but no dataset\.json; restore it"):
+        Demos.create(demos.path, demos.provenance)
+
+
 def test_splits_share_no_game(demos):
     train, val = demos.split("train", 0.1), demos.split("val", 0.1)
     assert len(val) == 1
@@ -148,6 +163,7 @@ def test_what_is_no_game_is_not_written(demos, change, message):
         ('"steps": 20', '"steps": 21', r"it has 20 steps, dataset.json says 21; drop it"),
         ('"steps": 20', '"steps": 19', r"has 20 steps, expected 19; drop it"),
         ('"NOOP"', '"FIRE"', r"dataset.json is damaged \(actions are"),
+        ('"score":', '"score": null, "x":', "is damaged"),
         ('"frame_size": 4', '"frame_size": 5', r"obs are \(4, 4, 1\), expected \(5, 5, 1\)"),
     ],
 )

@@ -86,6 +86,9 @@ def test_truncated_weights_are_refused(folder, keep):
         load(folder)
 
 
+MASK = "circuit.rnn_cell.layer_0.sparsity_mask"
+
+
 def test_weights_of_another_network_are_refused(folder):
     path = folder / "weights.safetensors"
     tensors = load_file(path)
@@ -97,8 +100,9 @@ def test_weights_of_another_network_are_refused(folder):
             lambda t: t.update({"value_net.bias": torch.tensor([float("nan")])}),
             "value_net.bias holds NaN",
         ),
+        (lambda t: t[MASK].fill_(1.0), "sparsity_mask tells of another wiring"),
     ):
-        changed = dict(tensors)
+        changed = {name: tensor.clone() for name, tensor in tensors.items()}
         change(changed)
         save_file(changed, path)
         with pytest.raises(UserError, match=message):
@@ -125,6 +129,14 @@ def test_missing_files_and_folders_are_named(folder, tmp_path):
     (folder / "recipe.toml").unlink()
     with pytest.raises(UserError, match=r"it lacks recipe\.toml"):
         load(folder)
+
+
+def test_of_a_run_the_policy_in_it_is_named(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "policy")
+    shutil.copy(folder / "recipe.toml", run)
+    with pytest.raises(UserError, match=r"run is a run; its policy is .*run/policy"):
+        load(run)
 
 
 def test_a_recipe_that_cannot_be_built_is_a_users_error():

@@ -1,5 +1,6 @@
 """Policies in RecurrentPPO and SequencePPO: they learn, save, remember, read what they should."""
 
+from importlib import import_module
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from gymnasium import spaces
 from random_env import BOTH, PICTURE, ROW, random_envs
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -398,3 +400,10 @@ def test_the_smallest_image_fits(side):
             spaces.Box(0, 255, (1, side, side), np.uint8),
             features_extractor_class=NatureCNN,
         )
+
+
+@pytest.mark.parametrize("name", ["MlpNcpPolicy", "CnnNcpPolicy", "MultiInputNcpPolicy"])
+def test_rl_zoo3_finds_a_policy_by_its_dotted_name(name):
+    """Its YAML files say `policy: "ncp_agents.sb3.CnnNcpPolicy"`."""
+    module, _, found = f"ncp_agents.sb3.{name}".rpartition(".")
+    assert issubclass(getattr(import_module(module), found), RecurrentActorCriticPolicy)

@@ -190,6 +190,8 @@ def test_scores_of_earlier_weights_are_not_shown_and_go_with_the_next(tmp_path):
         ('{"v4": {"game": "pong"}}', "protocol is 'missing', expected str"),
         (json.dumps({"v4": scores().to_dict() | {"returns": [1, "2"]}}), "returns hold '2'"),
         (json.dumps({"v4": scores().to_dict() | {"returns": [1.0]}}), "1 returns and 4 lengths"),
+        (json.dumps({"v4": scores().to_dict() | {"returns": [10**400] * 4}}), "too large"),
+        ("[" * 100_000, "recursion"),
         (json.dumps({"v4": scores().to_dict() | {"returns": [math.nan]}}), "returns hold nan"),
         (json.dumps({"v4": scores().to_dict() | {"actions": {"UP": 0.5}}}), "actions hold 0.5"),
         (

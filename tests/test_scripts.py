@@ -77,6 +77,16 @@ def test_demo_records_clones_and_films_both(tmp_path):
         assert "a fresh network learns" in done.stdout
 
 
+def test_demo_deletes_only_what_a_demo_made(tmp_path):
+    theirs = tmp_path / "clone" / "recipe.toml"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    done = run("scripts/demo.py", "--out", ".", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "demo: . is not empty, nor of an earlier demo; name another --out\n"
+    assert theirs.read_text() == "mine"
+
+
 def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
     options = ("--seeds", "1", "--variants", "wired", "--steps", "20480")
     for _ in range(2):

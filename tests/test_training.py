@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from ncp_agents.cli import main
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import UserError
 from ncp_agents.recipe import PPO, Circuit, Environment, Policy, Recipe, Schedule, read_recipe
-from ncp_agents.run_folder import COLUMNS, Counters, ProgressCsv, RunFolder, read_progress
+from ncp_agents.run_folder import COLUMNS, LOCK, Counters, ProgressCsv, RunFolder, read_progress
 from ncp_agents.training import make_model, train
 
 ROLLOUT = 32  # steps in both environments together
@@ -88,7 +89,7 @@ def test_a_run_leaves_everything_a_person_wants(finished):
     assert actions.shape == (2,)
     events = EventAccumulator(str(finished.tensorboard)).Reload()
     assert [e.step for e in events.Scalars("train/value_loss")] == [ROLLOUT * i for i in (2, 3, 4)]
-    assert not list(finished.path.rglob(".*"))  # no temporary file is left
+    assert {path.name for path in finished.path.rglob(".*")} == {LOCK}  # no temporary file is left
 
 
 def test_a_checkpoint_brings_back_network_optimiser_and_random_states(finished):
@@ -219,7 +220,8 @@ def test_progress_drops_rows_after_the_checkpoint_and_a_row_cut_short(tmp_path):
     path = tmp_path / "progress.csv"
     writer = ProgressCsv(path)
     for steps in (32, 64, 96):
-        writer.write({"time/total_timesteps": steps, "rollout/ep_rew_mean": -20.5}, {}, steps)
+        values = {"time/total_timesteps": steps, "time/seconds": 1.0, "rollout/ep_rew_mean": -20.5}
+        writer.write(values, {}, steps)
     writer.close()
     path.write_text(path.read_text() + "128,1.0")  # killed while writing
     assert [row["steps"] for row in read_progress(path)] == [32, 64, 96]
@@ -232,7 +234,8 @@ def test_progress_keeps_every_step_of_millions_however_often_a_run_goes_on(tmp_p
     path, steps = tmp_path / "progress.csv", [1_001_472, 9_999_359]
     writer = ProgressCsv(path)
     for step in steps:
-        writer.write({"time/total_timesteps": step, "rollout/ep_rew_mean": 12345.678}, {}, step)
+        values = {"time/total_timesteps": step, "time/seconds": 1, "rollout/ep_rew_mean": 12345.678}
+        writer.write(values, {}, step)
     writer.close()
     for _ in range(2):
         ProgressCsv(path, last_step=steps[-1]).close()
@@ -260,6 +263,94 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path, damage):
     env.close()
 
 
+def with_metadata(path, **changes):
+    tensors, metadata = saved_policy.load_tensors(path)
+    saved_policy.save_tensors(path, tensors, metadata | changes)
+
+
+def with_tensors(path, change):
+    tensors, metadata = saved_policy.load_tensors(path)
+    change(tensors)
+    saved_policy.save_tensors(path, tensors, metadata)
+
+
+MOMENT = "optimizer.exp_avg.value_net.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: with_metadata(p, counters='{"steps": "x"}'), "counters are"),
+        (lambda p: with_metadata(p, recent_games='[{"r": 1}]'), "KeyError"),
+        (lambda p: with_metadata(p, **{"random.numpy": '["MT19937", "x"]'}), "not a checkpoint"),
+        (lambda p: with_metadata(p, **{"random.python": "[3, [1, 2], null]"}), "not a checkpoint"),
+        (lambda p: with_tensors(p, lambda t: t.update({"random.torch": t[MOMENT]})), "not a"),
+        (lambda p: with_tensors(p, lambda t: t.update({MOMENT: torch.zeros(3)})), "is damaged"),
+        (lambda p: with_tensors(p, lambda t: t.update({MOMENT: t[MOMENT] / 0})), "is damaged"),
+        (
+            lambda p: with_tensors(p, lambda t: t.pop(MOMENT)),
+            "lacks exp_avg of value_net",
+        ),
+    ],
+)
+def test_a_checkpoint_that_was_tampered_with_is_refused(finished, tmp_path, damage, message):
+    run = shutil.copytree(finished.path, tmp_path / "run")
+    damage(run / "checkpoint.safetensors")
+    before = (run / "recipe.toml").read_text()
+    longer = replace(SMALL_RECIPE, steps=6 * ROLLOUT)
+    with pytest.raises(UserError, match=message):
+        train(RunFolder(run, longer), resume=True, progress=False)
+    assert (run / "recipe.toml").read_text() == before
+
+
+def test_what_cannot_be_gone_on_with_stays_as_it_is(finished, tmp_path, capsys):
+    folder = shutil.copytree(saved_policy.find("breakout-cfc"), tmp_path / "policy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main(["train", "breakout-cfc", "--run", str(folder), "--resume"]) == 2
+    assert "is a saved policy, not a run folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    run = shutil.copytree(finished.path, tmp_path / "run")
+    assert main(["train", "pong-ltc", "--run", str(run), "--resume"]) == 2
+    assert "is a run of 'pong-cfc', not of 'pong-ltc'" in capsys.readouterr().err
+    assert main(["train", "--run", str(run), "--resume", "--steps", str(ROLLOUT)]) == 2
+    assert f"has done {4 * ROLLOUT} steps, more than {ROLLOUT}" in capsys.readouterr().err
+    assert read_recipe(run / "recipe.toml") == SMALL_RECIPE
+    assert main(["train", "--resume"]) == 2
+    assert "which run? name its folder" in capsys.readouterr().err
+
+
+def test_two_trainings_do_not_share_a_run(finished, capsys):
+    with finished.lock():
+        assert main(["train", "--run", str(finished.path), "--resume"]) == 2
+    assert "somebody else is at work in" in capsys.readouterr().err
+
+
+def test_where_the_policy_goes_is_checked_before_the_training(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    breakout = shutil.copytree(saved_policy.find("breakout-cfc"), tmp_path / "breakout")
+    for place, message in ((file, "cannot write"), (breakout, "holds a policy for breakout")):
+        options = ["--run", str(tmp_path / "run"), "--save", str(place), *SMALL]
+        assert main(["train", "pong-cfc", *options]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"steps,seconds\n1,\xff\n", "codec can't decode"),
+        (b"steps,return_mean\n1,2\n", "it has no column seconds"),
+        (b"steps,seconds\n1,x\n", "could not convert"),
+    ],
+)
+def test_a_damaged_progress_file_is_named(tmp_path, content, message):
+    (tmp_path / "progress.csv").write_bytes(content)
+    with pytest.raises(UserError, match=rf"progress\.csv is damaged: .*{message}"):
+        read_progress(tmp_path / "progress.csv")
+
+
 def test_an_unwritable_run_folder_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code = main(["train", "pong-cfc", "--run", str(tmp_path / "file" / "run"), *SMALL])
@@ -281,7 +372,7 @@ def test_a_run_from_a_policy_starts_with_its_weights(finished, tmp_path):
 def test_a_run_refuses_to_start_from_another_network(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "pong-cfc", "--from", str(finished.policy)]) == 2
-    assert "does not fit its recipe" in capsys.readouterr().err
+    assert "does not fit the recipe" in capsys.readouterr().err
     assert main(["train", "pong-cfc", "--from", "pong-cf", "--run", "other"]) == 2
     assert "did you mean 'pong-cfc'" in capsys.readouterr().err
     corrected = ["train", "pong-cfc", "--run", "other", *SMALL, "--steps", str(ROLLOUT)]

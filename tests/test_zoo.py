@@ -1,5 +1,6 @@
 """The saved policies that come with the package, and their table."""
 
+import re
 import tomllib
 from dataclasses import asdict, replace
 
@@ -52,6 +53,18 @@ def test_small_policies_beat_the_published_lstm(name, published):
 
 def test_the_likeliest_actions_of_pong_cfc_win():
     assert scores_of(dict(ZOO)["pong-cfc"])["v4-deterministic"].mean >= 20
+
+
+def test_a_broken_policy_does_not_hide_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("good", to_toml(Recipe())), ("broken", "stray = 1")):
+        write_text(tmp_path / "policies" / name / "recipe.toml", text)
+    console = Console(width=200, record=True)
+    console.print(policies_table())
+    shown = console.export_text()
+    assert re.search(r"^ ?good +pong", shown, re.MULTILINE)
+    assert "policies/broken: " in shown
+    assert "key 'stray' is unknown" in shown
 
 
 def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def clone(arguments: Sequence[str]) -> int:
     from ncp_agents.saved_policy import find, load
     from ncp_agents.stopping import Stop
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training import copy_policy
+    from ncp_agents.training import check_destination, copy_policy
 
     if choice.dagger < 0:
         raise UserError(f"dagger is {choice.dagger}, expected rounds >= 0; usual is 3")
@@ -71,11 +72,15 @@ def clone(arguments: Sequence[str]) -> int:
     if teacher is not None:
         check_teacher(teacher, choice.recipe)
     use_threads(choice.threads)
+    if choice.save is not None:
+        check_destination(choice.save, choice.recipe)
     demos = [Demos(path) for path in choice.demos]
     check_demos(demos, choice.recipe)
     path = choice.run or Path("runs") / f"{choice.recipe.name}-clone-seed{choice.recipe.seed}"
     run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
     if choice.resume:
+        if run.recipe.name not in (base.name, choice.recipe.name):
+            raise UserError(f"{path} is a run of {run.recipe.name!r}, not of {base.name!r}")
         asked = parse(Clone, options, "clone POLICY", default=Clone(run.recipe)).recipe
         if asked != run.recipe:
             raise UserError(
@@ -88,7 +93,8 @@ def clone(arguments: Sequence[str]) -> int:
             last = dagger(run, demos, teacher, choice.dagger, stopped=stopped)
             done = last if last.epoch else done  # stopped before a round had learnt
     if stop.received is not None:
-        print(f"stopped after {done.epoch} epochs, all saved; go on with --run {path} --resume")
+        where = shlex.quote(str(path))
+        print(f"stopped after {done.epoch} epochs, all saved; go on with --run {where} --resume")
         return SIGNALLED + stop.received
     best = "" if done.best_return is None else f", mean return {done.best_return:.1f}"
     print(

@@ -30,13 +30,13 @@ class Export:
 class Convert:
     """Convert a CfC or LTC layer from one framework's file to another's.
 
-        ncp-agents convert policies/pong-cfc circuit.keras
+        ncp-agents convert pong-cfc circuit.keras
         ncp-agents convert circuit.keras circuit.safetensors
 
     A .safetensors file has the names of torch's state dict, which the MLX port reads too.
     """
 
-    source: tyro.conf.Positional[Path]  # .safetensors, .keras, or a saved policy's folder
+    source: tyro.conf.Positional[Path]  # .safetensors, .keras, or a saved policy
     target: tyro.conf.Positional[Path]  # .safetensors or .keras
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ class Train:
 
         ncp-agents train pong-cfc --seed 2 --ppo.learning-rate 5e-4
 
-    Ctrl-C saves a checkpoint and ends; --resume goes on from it.
+    Ctrl-C saves a checkpoint and ends; --resume goes on from it, and needs no more than --run.
     """
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
@@ -41,7 +42,7 @@ def train(arguments: Sequence[str]) -> int:
     base = Recipe()
     if first is not None:
         base = named_recipe(first)
-    elif not {"-h", "--help", "--list"} & set(options):
+    elif not {"-h", "--help", "--list", "--resume"} & set(options):
         raise UserError("which policy? name one, such as pong-cfc, or a recipe file; see --list")
     choice = parse(Train, options, "train POLICY", default=Train(base))
     if choice.list:
@@ -49,18 +50,27 @@ def train(arguments: Sequence[str]) -> int:
 
     from ncp_agents.run_folder import RunFolder
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training import copy_policy, default_run
+    from ncp_agents.training import check_destination, copy_policy, default_run
     from ncp_agents.training import train as run_training
 
     use_threads(choice.threads)
+    if choice.save is not None:
+        check_destination(choice.save, choice.recipe)
+    if first is None and choice.run is None:
+        raise UserError("which run? name its folder, --run FOLDER, or its policy, such as pong-cfc")
     path = choice.run or default_run(choice.recipe)
     if choice.resume:
         # The run's own recipe is the default of every option now.
         stored = RunFolder.open(path).recipe
+        if first is not None and stored.name not in (base.name, choice.recipe.name):
+            raise UserError(
+                f"{path} is a run of {stored.name!r}, not of {base.name!r}; go on with it: "
+                f"ncp-agents train --run {shlex.quote(str(path))} --resume"
+            )
         recipe = parse(Train, options, "train POLICY", default=Train(stored)).recipe
         if replace(stored, steps=recipe.steps) != recipe:
             raise UserError(f"{path} has other settings than these; --resume takes only --steps")
-        run = RunFolder.reopen(path, recipe)
+        run = RunFolder(path, recipe)
     else:
         recipe = choice.recipe
         run = RunFolder.create(path, recipe)
@@ -69,7 +79,7 @@ def train(arguments: Sequence[str]) -> int:
     if outcome.stopped_by is not None:
         print(
             f"stopped at {done.steps:,} of {recipe.steps:,} steps, all saved; go on with: "
-            f"ncp-agents train {first} --run {path} --resume"
+            f"ncp-agents train --run {shlex.quote(str(path))} --resume"
         )
         return SIGNALLED + outcome.stopped_by
     print(

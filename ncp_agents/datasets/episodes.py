@@ -16,6 +16,7 @@ import json
 import lzma
 import math
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -135,6 +136,10 @@ class Demos:
         """
         if (path / DATASET).exists():
             raise UserError(f"{path} holds demos already; --resume adds to them, or name another")
+        if any(FILE.fullmatch(file.name) for file in path.glob("*")):
+            raise UserError(
+                f"{path} holds episodes, but no {DATASET}; restore it, or name another folder"
+            )
         _write_dataset(path, provenance, [])
         return cls(path)
 
@@ -144,8 +149,12 @@ class Demos:
 
     @property
     def size(self) -> int:
-        """Bytes of all episodes on disk."""
-        return sum((self.path / entry.file).stat().st_size for entry in self.entries)
+        """Bytes of the episodes that are on disk."""
+        return sum(
+            (self.path / entry.file).stat().st_size
+            for entry in self.entries
+            if (self.path / entry.file).exists()
+        )
 
     def split(self, name: str, share: float) -> list[int]:
         """The episodes of a split: "val", a share of them but at least one where there are two,
@@ -220,7 +229,8 @@ class Demos:
         entry = self.entries[index]
         path = self.path / entry.file
         advice = (
-            f"; drop it: ncp-agents record --output {self.path} --drop {entry.file}, "
+            f"; drop it: ncp-agents record --output {shlex.quote(str(self.path))} --drop "
+            f"{entry.file}, "
             "and record another with --resume"
         )
         try:
@@ -381,11 +391,18 @@ def _read_dataset(path: Path) -> tuple[Provenance, list[Entry]]:
         raise UserError(
             f"no demos in {path}; record some: ncp-agents record pong-cfc --output {path}"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({error}); restore it, or record again") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}); restore it, or record elsewhere") from None
+    if not isinstance(provenance.player, dict):
+        raise UserError(f"{file} is damaged: its player is {provenance.player!r}")
     for entry in entries:
         if not isinstance(entry.file, str) or not FILE.fullmatch(entry.file):  # nor any other path
             raise UserError(f"{file} names {entry.file!r}, expected the like of episode_000000.npz")
         if type(entry.steps) is not int or entry.steps < 1:
             raise UserError(f"{file} is damaged: {entry.file} has {entry.steps!r} steps")
+        if not isinstance(entry.sha256, str) or type(entry.score) not in (int, float):
+            raise UserError(
+                f"{file} is damaged: {entry.file} has sha256 {entry.sha256!r}, score "
+                f"{entry.score!r}"
+            )
     return provenance, entries

@@ -1,6 +1,6 @@
 """Demos as a stream of batches for recurrent policies: whole games, a piece at a time.
 
-Axes: B games side by side, L steps of a piece, C, H, W image.
+Axes: B games side by side, T steps of a piece, C, H, W image.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ncp_agents.datasets.episodes import Episode
 
 
 class Piece(NamedTuple):
-    """L steps of B streams of games; the state is carried on from the piece before."""
+    """T steps of B streams of games; the state is carried on from the piece before."""
 
     obs: np.ndarray
-    """(B, L, C, H, W) uint8"""
+    """(B, T, C, H, W) uint8"""
     actions: np.ndarray
-    """(B, L) int64"""
+    """(B, T) int64"""
     returns: np.ndarray
-    """(B, L) float32: the discounted rewards, as -1, 0 or 1, from each step to the next reset."""
+    """(B, T) float32: the discounted rewards, as -1, 0 or 1, from each step to the next reset."""
     resets: np.ndarray
-    """(B, L) bool: a game starts with this step, or a life, see `Episode.resets`."""
+    """(B, T) bool: a game starts with this step, or a life, see `Episode.resets`."""
     counts: np.ndarray
-    """(B, L) bool: False where a stream has ended."""
+    """(B, T) bool: False where a stream has ended."""
 
 
 class Games(NamedTuple):
