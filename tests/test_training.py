@@ -284,7 +284,10 @@ MOMENT = "optimizer.exp_avg.value_net.weight"
         (lambda p: with_metadata(p, recent_games='[{"r": 1}]'), "KeyError"),
         (lambda p: with_metadata(p, **{"random.numpy": '["MT19937", "x"]'}), "not a checkpoint"),
         (lambda p: with_metadata(p, **{"random.python": "[3, [1, 2], null]"}), "not a checkpoint"),
-        (lambda p: with_tensors(p, lambda t: t.update({"random.torch": t[MOMENT]})), "not a"),
+        (
+            lambda p: with_tensors(p, lambda t: t.update({"random.torch": t[MOMENT].clone()})),
+            "not a",
+        ),
         (lambda p: with_tensors(p, lambda t: t.update({MOMENT: torch.zeros(3)})), "is damaged"),
         (lambda p: with_tensors(p, lambda t: t.update({MOMENT: t[MOMENT] / 0})), "is damaged"),
         (

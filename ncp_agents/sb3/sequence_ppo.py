@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,21 @@ CRITICS_OWN = (  # how the names of parameters begin that the actor does not rea
     "lstm_critic.",
     "critic.",
 )
+
+
+class Losses(NamedTuple):
+    """Of a minibatch, and what tells how far the policy has moved in it; scalars."""
+
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    """Its negative; without an analytical one, -log_prob of the sampled actions estimates it."""
+    kl: Tensor
+    """Estimator k3 of http://joschu.net/blog/kl-approx.html."""
+    clip_fraction: Tensor
+
+
+KL = Losses._fields.index("kl")
 
 
 class SequencePPO(RecurrentPPO):
@@ -166,47 +181,14 @@ class SequencePPO(RecurrentPPO):
         assert clip_range is not None
         assert ent_coef is not None
         warming_up = self.num_timesteps <= self.critic_warmup
-        records: list[tuple[float, ...]] = []
+        figures: list[list[float]] = []
         stop = False
         for _ in range(self.n_epochs):
             for batch in self._minibatches():
-                values, log_prob, entropy = policy.evaluate_actions(
-                    batch["observations"],
-                    batch["actions"],
-                    batch["states"],
-                    batch["episode_starts"],
-                )
-                values = values.flatten()
-                advantages = batch["advantages"]
-                if self.normalize_advantage:
-                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-                log_ratio = log_prob - batch["old_log_prob"]
-                ratio = log_ratio.exp()
-                clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-                policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
-                if clip_range_vf is not None:
-                    old = batch["old_values"]
-                    values = old + (values - old).clamp(-clip_range_vf, clip_range_vf)
-                value_loss = F.mse_loss(batch["returns"], values)
-                # Without an analytical entropy, -log_prob of the sampled actions estimates it.
-                entropy_loss = (log_prob if entropy is None else -entropy).mean()
-                loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
-
-                with torch.no_grad():
-                    # Estimator k3 of http://joschu.net/blog/kl-approx.html
-                    kl = ((ratio - 1) - log_ratio).mean().item()
-                    clip_fraction = ((ratio - 1).abs() > clip_range).float().mean().item()
-                records.append(
-                    (
-                        policy_loss.item(),
-                        value_loss.item(),
-                        entropy_loss.item(),
-                        kl,
-                        clip_fraction,
-                        loss.item(),
-                    )
-                )
-                if self.target_kl is not None and kl > 1.5 * self.target_kl:
+                losses = self._losses(batch, clip_range, clip_range_vf)
+                loss = losses.policy + ent_coef * losses.entropy + self.vf_coef * losses.value
+                figures.append([figure.item() for figure in (*losses, loss)])
+                if self.target_kl is not None and figures[-1][KL] > 1.5 * self.target_kl:
                     stop = True
                     break
                 policy.optimizer.zero_grad()
@@ -221,11 +203,10 @@ class SequencePPO(RecurrentPPO):
             if stop:
                 break
 
-        means = np.mean(records, axis=0)
         names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
-        for name, mean in zip(names, means, strict=False):
+        for name, mean in zip(names, np.mean(figures, axis=0), strict=False):
             self.logger.record(f"train/{name}", mean)
-        self.logger.record("train/loss", records[-1][-1])
+        self.logger.record("train/loss", figures[-1][-1])
         self.logger.record(
             "train/explained_variance",
             explained_variance(
@@ -238,3 +219,29 @@ class SequencePPO(RecurrentPPO):
             self.logger.record("train/ent_coef", ent_coef)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
+
+    def _losses(
+        self, batch: dict[str, Any], clip_range: float, clip_range_vf: float | None
+    ) -> Losses:
+        values, log_prob, entropy = cast(RecurrentActorCriticPolicy, self.policy).evaluate_actions(
+            batch["observations"], batch["actions"], batch["states"], batch["episode_starts"]
+        )
+        values, advantages = values.flatten(), batch["advantages"]
+        if self.normalize_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - batch["old_log_prob"]
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+        if clip_range_vf is not None:
+            old = batch["old_values"]
+            values = old + (values - old).clamp(-clip_range_vf, clip_range_vf)
+        with torch.no_grad():
+            kl = ((ratio - 1) - log_ratio).mean()
+            clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+        return Losses(
+            policy=-torch.min(advantages * ratio, advantages * clipped).mean(),
+            value=F.mse_loss(batch["returns"], values),
+            entropy=(log_prob if entropy is None else -entropy).mean(),
+            kl=kl,
+            clip_fraction=clip_fraction,
+        )

@@ -179,7 +179,8 @@ class LTCCell(WiredCell):
         """v (…, N) → (…, M)."""
         motor = v[..., : self.motor_size]
         if not self.output_mapping:
-            return motor.clone()  # may be changed in place, as v may not: the backward needs it
+            # Outputs may be changed in place, v may not: the backward needs it.
+            return motor.clone() if motor.requires_grad else motor
         motor = motor * self.output_w
         return motor + self.output_b if self.output_mapping == "affine" else motor
 
