@@ -99,8 +99,9 @@ class CfC(SequenceLayer):
         outputs = states[..., self.output_slice]
         if self.proj_size is not None:
             return self.fc(outputs)
-        # Outputs may be changed in place, states may not: the backward needs them.
-        return outputs.clone() if outputs.requires_grad else outputs
+        return (
+            outputs.clone()
+        )  # may be changed in place, as states may not: the backward needs them
 
     @property
     def step_by_step(self) -> bool:

@@ -179,8 +179,7 @@ class LTCCell(WiredCell):
         """v (…, N) → (…, M)."""
         motor = v[..., : self.motor_size]
         if not self.output_mapping:
-            # Outputs may be changed in place, v may not: the backward needs it.
-            return motor.clone() if motor.requires_grad else motor
+            return motor.clone()  # may be changed in place, as v may not: the backward needs it
         motor = motor * self.output_w
         return motor + self.output_b if self.output_mapping == "affine" else motor
 

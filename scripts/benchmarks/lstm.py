@@ -9,7 +9,7 @@ Trains the recipe of `policies/pong-cfc` and of `policies/breakout-cfc`, for eac
 folders that `ncp-agents train` uses: a run that is there is resumed, or just read if it is done.
 Kinds, alike but for what stands between encoder and heads:
 
-    circuit         the recipe: CfC neurons on AutoNCP
+    circuit         the recipe: CfC neurons, on AutoNCP in Pong, all reading each other in Breakout
     lstm-neurons    an LSTM of as many neurons, all of which the actor reads
     lstm-size       an LSTM of as many parameters as the circuit, as nearly as whole neurons allow
     feed-forward    the circuit forgets before every step, so nothing remembers
