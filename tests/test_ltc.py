@@ -243,7 +243,7 @@ def test_it_learns_a_sine():
         (lambda: LTC(I, AutoNCP(N, 3), input_mapping="afine"), "did you mean 'affine'"),
         (
             lambda: LTC(I, AutoNCP(N, 3), ode_unfolds=0),
-            "ode_unfolds is 0, expected an integer of at least 1",
+            "ode_unfolds is 0, expected an integer",
         ),
         (lambda: LTC(I, 0), "units is 0"),
         (lambda: LTC(I, N)(torch.zeros(1, 2, I), timespans=-1.0), "at least 0"),

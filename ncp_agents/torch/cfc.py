@@ -99,9 +99,7 @@ class CfC(SequenceLayer):
         outputs = states[..., self.output_slice]
         if self.proj_size is not None:
             return self.fc(outputs)
-        return (
-            outputs.clone()
-        )  # may be changed in place, as states may not: the backward needs them
+        return outputs.clone()  # may be changed in place; states may not: the backward needs them
 
     @property
     def step_by_step(self) -> bool:
