@@ -41,7 +41,10 @@ def test_a_saved_policy_is_complete_and_acts(name, folder):
         assert len(scores.returns) >= 30
 
 
-@pytest.mark.parametrize(("name", "published"), [("pong-cfc", 19.8), ("beamrider-cfc", 1592.0)])
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("pong-cfc", 19.8), ("breakout-cfc", 139.0), ("beamrider-cfc", 1592.0)],
+)
 def test_small_policies_beat_the_published_lstm(name, published):
     folder = dict(ZOO)[name]
     policy = saved_policy.load(folder)
