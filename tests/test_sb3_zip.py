@@ -83,5 +83,5 @@ def test_other_files_and_networks_are_refused(archive, tmp_path):
     with pytest.raises(UserError, match=r"no item named 'policy.pth'"):
         import_zip(empty, RECIPE)
     larger = replace(RECIPE, circuit=Circuit(units=16, motor_neurons=4))
-    with pytest.raises(UserError, match=r"model.zip does not fit its recipe"):
+    with pytest.raises(UserError, match=r"model.zip does not fit the recipe"):
         import_zip(path, larger)

@@ -53,7 +53,7 @@ def _whole(scan: Function) -> Function:
 
     # Always disabled, it would take a third of a single step. It loads Triton, which ends a process
     # that has loaded TensorFlow; torch.compile would, too.
-    disabled = run if "tensorflow" in sys.modules else torch.compiler.disable(run)
+    disabled = run if sys.modules.get("tensorflow") else torch.compiler.disable(run)
 
     @wraps(scan)
     def wrapper(*args: Any) -> Any:
