@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.nn import Module
 
 from ncp_agents.torch import kernels
@@ -57,8 +58,9 @@ def _whole(scan: Function) -> Function:
 
     @wraps(scan)
     def wrapper(*args: Any) -> Any:
-        compiles = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-        return disabled(*args) if compiles else run(*args)
+        # Traced itself, or called from what torch.compile runs as it is: there it would trace `run`.
+        compiles = torch.compiler.is_compiling() or get_eval_frame_callback() is not None
+        return disabled(*args) if compiles and not torch.compiler.is_exporting() else run(*args)
 
     return cast(Function, wrapper)
 
