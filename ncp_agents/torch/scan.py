@@ -58,7 +58,7 @@ def _whole(scan: Function) -> Function:
 
     @wraps(scan)
     def wrapper(*args: Any) -> Any:
-        # Traced itself, or called from what torch.compile runs as it is: there it would trace `run`.
+        # Traced itself, or called from what torch.compile leaves as it is: it would trace `run`.
         compiles = torch.compiler.is_compiling() or get_eval_frame_callback() is not None
         return disabled(*args) if compiles and not torch.compiler.is_exporting() else run(*args)
 
