@@ -53,8 +53,9 @@ def _whole(scan: Function) -> Function:
         return states, h
 
     # Always disabled, it would take a third of a single step. It loads Triton, which ends a process
-    # that has loaded TensorFlow; torch.compile would, too.
-    disabled = run if sys.modules.get("tensorflow") else torch.compiler.disable(run)
+    # that has loaded TensorFlow before; torch.compile would, too.
+    alone = "triton" in sys.modules or not sys.modules.get("tensorflow")
+    disabled = torch.compiler.disable(run) if alone else run
 
     @wraps(scan)
     def wrapper(*args: Any) -> Any:
