@@ -338,6 +338,10 @@ def test_where_the_policy_goes_is_checked_before_the_training(tmp_path, capsys):
         assert main(["train", "pong-cfc", *options]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+    recipe = replace(SMALL_RECIPE, environment=Environment(game="breakout", num_envs=2))
+    RunFolder.create(tmp_path / "run", recipe)  # whose game a resumption without a name must know
+    options = ["--run", str(tmp_path / "run"), "--resume", "--save", str(breakout)]
+    assert main(["train", *options]) == 0
 
 
 @pytest.mark.parametrize(

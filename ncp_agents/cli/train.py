@@ -54,8 +54,6 @@ def train(arguments: Sequence[str]) -> int:
     from ncp_agents.training import train as run_training
 
     use_threads(choice.threads)
-    if choice.save is not None:
-        check_destination(choice.save, choice.recipe)
     if first is None and choice.run is None:
         raise UserError("which run? name its folder, --run FOLDER, or its policy, such as pong-cfc")
     path = choice.run or default_run(choice.recipe)
@@ -70,10 +68,11 @@ def train(arguments: Sequence[str]) -> int:
         recipe = parse(Train, options, "train POLICY", default=Train(stored)).recipe
         if replace(stored, steps=recipe.steps) != recipe:
             raise UserError(f"{path} has other settings than these; --resume takes only --steps")
-        run = RunFolder(path, recipe)
     else:
         recipe = choice.recipe
-        run = RunFolder.create(path, recipe)
+    if choice.save is not None:
+        check_destination(choice.save, recipe)
+    run = RunFolder(path, recipe) if choice.resume else RunFolder.create(path, recipe)
     outcome = run_training(run, resume=choice.resume)
     done = outcome.counters
     if outcome.stopped_by is not None:
