@@ -33,6 +33,7 @@ from ncp_agents.playing import (
 from ncp_agents.rendering.anatomy import anatomy
 from ncp_agents.rendering.brain import brain_frames
 from ncp_agents.rendering.page import check_page_path, write_page
+from ncp_agents.rendering.trace import Trace
 from ncp_agents.rendering.video import check_video_path, write_video
 from ncp_agents.rendering.window import Window
 from ncp_agents.saved_policy import SavedPolicy, State
@@ -210,21 +211,12 @@ def evaluate_command(
     check_games(episodes, num_envs, seed)
     if output is None and policy.folder is not None:
         output = policy.folder / SCORES
-    if output is not None:
-        check_writable(output, "--output")
-        if output.exists():
-            read_scores(output)
-    if video is not None:
-        check_video_path(video)
-        check_writable(video, "--video")
-    elif brain and render is None:
+    _check_files(output, video, page)
+    if brain and video is None and render is None:
         raise UserError(
             "--brain is the circuit beside a game that is shown; add --video game.mp4 or "
             "--render human"
         )
-    if page is not None:
-        check_page_path(page)
-        check_writable(page, "--page")
     if video_games < 1:
         raise UserError(f"video_games is {video_games}, expected >= 1")
     if video_games > 1 and video is None and page is None:
@@ -251,20 +243,40 @@ def evaluate_command(
         console.print(write_unless_fewer(output, scores), soft_wrap=True)
     if (brain and video is not None) or page is not None:
         played = record_trace(policy, video_games, protocol, seed, deterministic)
-        shown_circuit, title = anatomy(policy), title_of(policy)
-        if shown_circuit.in_blocks:
-            console.print(f"{shown_circuit.about}: too many for lines, drawn as blocks of neurons")
-        if video is not None and brain:
-            frames = brain_frames(played, shown_circuit, title)
-            write_video(video, tqdm(frames, video.name, len(played), unit=" steps"), scale=1)
-        if page is not None:
-            write_page(page, played, shown_circuit, title)
-            console.print(f"page: {page}", soft_wrap=True)
+        _show_circuit(policy, played, video if brain else None, page, console)
     if video is not None:
         if not brain:
             record_video(policy, video, video_games, protocol, seed, deterministic)
         console.print(f"video: {video}", soft_wrap=True)
     return scores
+
+
+def _check_files(output: Path | None, video: Path | None, page: Path | None) -> None:
+    if output is not None:
+        check_writable(output, "--output")
+        if output.exists():
+            read_scores(output)
+    if video is not None:
+        check_video_path(video)
+        check_writable(video, "--video")
+    if page is not None:
+        check_page_path(page)
+        check_writable(page, "--page")
+
+
+def _show_circuit(
+    policy: SavedPolicy, played: Trace, video: Path | None, page: Path | None, console: Console
+) -> None:
+    """The games of a trace and the circuit that played them, as a video and as a page."""
+    circuit, title = anatomy(policy), title_of(policy)
+    if circuit.in_blocks:
+        console.print(f"{circuit.about}: too many for lines, drawn as blocks of neurons")
+    if video is not None:
+        frames = brain_frames(played, circuit, title)
+        write_video(video, tqdm(frames, video.name, len(played), unit=" steps"), scale=1)
+    if page is not None:
+        write_page(page, played, circuit, title)
+        console.print(f"page: {page}", soft_wrap=True)
 
 
 def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: Any) -> Scores:

@@ -13,7 +13,8 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-from ncp_agents.datasets.episodes import Demos, Entry, Episode, Provenance
+from ncp_agents.datasets.episode_file import Episode
+from ncp_agents.datasets.episodes import Demos, Entry, Provenance
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol

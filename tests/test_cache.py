@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ncp_agents.datasets.cache import Cache
-from ncp_agents.datasets.episodes import Episode
+from ncp_agents.datasets.episode_file import Episode
 
 
 class Counted:

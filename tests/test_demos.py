@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from ncp_agents.cli import main
 from ncp_agents.datasets import AtariCloningDataset
-from ncp_agents.datasets.episodes import Demos, Episode, Provenance, pack, unpack
+from ncp_agents.datasets.episode_file import Episode, pack, unpack
+from ncp_agents.datasets.episodes import Demos, Provenance
 from ncp_agents.datasets.sequences import Games, discounted_returns, pieces
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError

@@ -134,7 +134,7 @@ def test_imports_run_one_way():
         ("torch/cfc_cell.py", "from .scan import scan"),
         ("torch/scan.py", "from ncp_agents.torch import CfC"),
         ("torch/kernels/cpu.py", "from ..cfc import CfC"),
-        ("envs/atari.py", "from ncp_agents.datasets.episodes import Episode"),
+        ("envs/atari.py", "from ncp_agents.datasets.episode_file import Episode"),
         ("sb3/policies.py", "from ncp_agents.saved_policy import load"),
         ("scores.py", "from ncp_agents.rendering.curve import draw_curve"),
         ("unheard_of.py", ""),

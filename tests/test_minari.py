@@ -15,7 +15,8 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
-from ncp_agents.datasets.episodes import Demos, Episode, Provenance
+from ncp_agents.datasets.episode_file import Episode
+from ncp_agents.datasets.episodes import Demos, Provenance
 from ncp_agents.datasets.minari import ALL_ACTIONS, from_minari, to_minari
 from ncp_agents.datasets.preprocessing import grey, observed
 from ncp_agents.envs.atari import AtariVecEnv

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Protocol
 
-from ncp_agents.datasets.episodes import Entry, Episode
+from ncp_agents.datasets.episode_file import Episode
+from ncp_agents.datasets.episodes import Entry
 
 
 class Source(Protocol):

@@ -18,7 +18,8 @@ from ale_py import Action
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from ncp_agents.datasets.episodes import Demos, Episode, Provenance
+from ncp_agents.datasets.episode_file import Episode
+from ncp_agents.datasets.episodes import Demos, Provenance
 from ncp_agents.datasets.folders import new_folder
 from ncp_agents.datasets.preprocessing import grey, observed
 from ncp_agents.envs.games import action_meanings, normalise_game, screen_size

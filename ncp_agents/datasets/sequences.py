@@ -14,7 +14,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from ncp_agents.datasets.cache import Source
-from ncp_agents.datasets.episodes import Episode
+from ncp_agents.datasets.episode_file import Episode
 
 
 class Piece(NamedTuple):

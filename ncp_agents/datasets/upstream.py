@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from ncp_agents.datasets.episodes import Entry, Episode, check_actions, read_steps, unpack
+from ncp_agents.datasets.episode_file import Episode, check_actions, read_steps, unpack
+from ncp_agents.datasets.episodes import Entry
 from ncp_agents.envs.games import action_meanings, games
 from ncp_agents.errors import UserError
 

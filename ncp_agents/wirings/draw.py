@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,14 +46,12 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
     Returns:
         The axes; `axes.figure.savefig(path)` writes the picture.
     """
-    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     sensory, neurons = layout(wiring)
     columns = [len(sensory), *map(len, wiring.layers)]
-    matrices = ((sensory, wiring.sensory_erev_initializer()), (neurons, wiring.erev_initializer()))
-    count = sum(int(np.count_nonzero(matrix)) for _, matrix in matrices)
+    matrices = (wiring.sensory_erev_initializer(), wiring.erev_initializer())
+    count = sum(int(np.count_nonzero(matrix)) for matrix in matrices)
     if axes is None:
         height = float(np.clip(0.16 * max(columns), 4, 12)) if count <= MOST_SYNAPSES else 3.0
         figure = Figure(figsize=(2.2 * len(columns) + 1, height), dpi=120, layout="constrained")
@@ -62,21 +61,11 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
         _blocks(axes, wiring, columns, count)
         return axes
     opacity = float(np.clip(60 / count**0.5 / 10, 0.15, 0.8))
-    for places, matrix in matrices:
+    for places, matrix in zip((sensory, neurons), matrices, strict=True):
         for sign, (_, color) in SYNAPSES.items():
-            lines = [_synapse(places[i], neurons[j]) for i, j in np.argwhere(matrix == sign)]
-            widths = np.linspace(0.3, 1.3, POINTS - 1)
-            pieces = [np.stack([line[:-1], line[1:]], 1) for line in lines]
-            if pieces:
-                axes.add_collection(
-                    LineCollection(
-                        list(np.concatenate(pieces)),
-                        colors=color,
-                        linewidths=list(np.tile(widths, len(lines))),
-                        alpha=opacity,
-                        zorder=1,
-                    )
-                )
+            pairs = np.argwhere(matrix == sign)
+            lines = [_synapse(places[i], neurons[j]) for i, j in pairs]
+            _lines(axes, lines, colors=color, alpha=opacity, zorder=1)
 
     kinds = [wiring.get_type_of_neuron(j) for j in range(wiring.units)]
     size = float(np.clip(2500 / max(columns), 12, 160))
@@ -85,19 +74,7 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
     if labels or (labels is None and max(columns[1:]) <= 24):
         for j, place in enumerate(neurons):
             axes.annotate(str(j), place, ha="center", va="center", fontsize=7, zorder=3)
-
-    present = ["sensory", *(kind for kind in NEURONS if kind in kinds)]
-    totals = {"sensory": len(sensory), **{kind: kinds.count(kind) for kind in present[1:]}}
-    handles = [
-        Line2D([], [], marker="o", ls="", color=NEURONS[kind], label=f"{totals[kind]} {kind}")
-        for kind in present
-    ]
-    for sign, (name, color) in SYNAPSES.items():
-        number = sum(int((matrix == sign).sum()) for _, matrix in matrices)
-        handles.append(Line2D([], [], color=color, label=f"{number} {name}"))
-    axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False
-    )
+    _legend(axes, Counter(kinds) | {"sensory": len(sensory)}, matrices)
     axes.set_xlim(-0.3, len(columns) - 0.5)
     axes.set_ylim(-0.05, 1.05)
     axes.set_axis_off()
@@ -106,6 +83,36 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
 
 POINTS = 12  # of each synapse's line
 MOST_SYNAPSES = 8_000  # to be drawn one by one: beyond, a picture shows nothing but ink
+
+
+def _lines(axes: Axes, lines: list[np.ndarray], **style: Any) -> None:
+    """Synapses, (POINTS, 2) each, that widen towards their target."""
+    from matplotlib.collections import LineCollection
+
+    if not lines:
+        return
+    pieces = np.concatenate([np.stack([line[:-1], line[1:]], 1) for line in lines])
+    widths = np.tile(np.linspace(0.3, 1.3, POINTS - 1), len(lines))
+    axes.add_collection(LineCollection(list(pieces), linewidths=list(widths), **style))
+
+
+def _legend(axes: Axes, neurons: Mapping[str, int], matrices: Iterable[np.ndarray]) -> None:
+    """How many neurons there are of each type, and how many synapses of each sign."""
+    from matplotlib.lines import Line2D
+
+    signs = Counter(np.concatenate([matrix[matrix != 0] for matrix in matrices]).tolist())
+    handles = [
+        Line2D([], [], marker="o", ls="", color=color, label=f"{neurons[kind]} {kind}")
+        for kind, color in NEURONS.items()
+        if kind in neurons
+    ]
+    handles += [
+        Line2D([], [], color=color, label=f"{signs[sign]} {name}")
+        for sign, (name, color) in SYNAPSES.items()
+    ]
+    axes.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False
+    )
 
 
 def _blocks(axes: Axes, wiring: Wiring, columns: list[int], count: int) -> None:

@@ -49,7 +49,8 @@ from ncp_agents import cloning
 from ncp_agents.datasets import AtariCloningDataset
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.cache import Cache
-from ncp_agents.datasets.episodes import Demos, Episode
+from ncp_agents.datasets.episode_file import Episode
+from ncp_agents.datasets.episodes import Demos
 from ncp_agents.datasets.minari import to_minari
 from ncp_agents.datasets.sequences import Games, Piece, pieces
 from ncp_agents.datasets.upstream import LAYOUT
