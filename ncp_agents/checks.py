@@ -1,9 +1,36 @@
-"""What the torch and MLX ports check at their border; nothing here needs a framework."""
+"""What all ports check at their border; nothing here needs a framework.
+
+Axes: B batch, I inputs, N neurons.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+import operator
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ncp_agents.names import look_up
+
+Mode = Literal["default", "no_gate", "pure"]
+"""Of a CfC cell; `ncp_agents.equations.cfc_step` says what they compute."""
+MODES: tuple[Mode, ...] = get_args(Mode)
+Init = Literal["xavier", "balanced"]
+Mapping = Literal["affine", "linear"] | None
+"""Of an LTC cell's inputs and of its outputs."""
+
+
+def whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as a plain int within [low, high]; numpy integers are welcome, floats are not."""
+    limits = f"an integer of at least {low}" if high is None else f"an integer in {low}..{high}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}, expected {limits}") from None
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name} is {number}, expected {limits}")
+    return number
 
 
 def check_step(x: Any, h: Any, timespan: Any, inputs: int, neurons: int) -> Any:
@@ -33,7 +60,48 @@ def check_times(least: float, most: float) -> None:
         raise ValueError(f"timespans has {wrong}, expected finite steps of at least 0")
 
 
-def check_epsilon(epsilon: float) -> None:
-    """Raises ValueError for what cannot be added to a conductance."""
+def check_cfc(mode: str, units: int, layers: int, dropout: float, masked: bool) -> tuple[int, int]:
+    """A CfC cell's mode and backbone → the backbone's width and its number of layers, 0 without.
+
+    Raises:
+        ValueError: an unknown mode, a size below 0, a dropout outside [0, 1), a backbone behind a
+            sparsity mask.
+    """
+    look_up("mode", mode, MODES)
+    units = whole_number("backbone_units", units, 0)
+    layers = whole_number("backbone_layers", layers, 0)
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"backbone_dropout is {dropout}, expected 0.0 <= p < 1.0")
+    if masked and units and layers:
+        raise ValueError(
+            "If sparsity of a CfC cell is set, then no backbone is allowed "
+            f"(got backbone_units={units}; set backbone_units=0)"
+        )
+    return units, layers if units else 0
+
+
+def check_mask(mask: Any, inputs: int, neurons: int) -> np.ndarray:
+    """A CfC cell's sparsity_mask (I + N, N) of any sign → whether each synapse exists."""
+    exists, expected = np.asarray(mask) != 0, (inputs + neurons, neurons)
+    if exists.shape != expected:
+        raise ValueError(
+            f"sparsity_mask has shape {exists.shape}, expected (I + N, N) = {expected}"
+        )
+    return exists
+
+
+def check_ltc(
+    input_mapping: Mapping, output_mapping: Mapping, ode_unfolds: int, epsilon: float
+) -> int:
+    """An LTC cell's options → ode_unfolds as a plain int.
+
+    Raises:
+        ValueError: an unknown mapping, fewer than one unfold, an epsilon that cannot be added to a
+            conductance.
+    """
+    for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
+        if mapping is not None:
+            look_up(name, mapping, ("affine", "linear"))
     if not (isinstance(epsilon, int | float) and 0.0 <= epsilon < math.inf):
         raise ValueError(f"epsilon is {epsilon!r}, expected a number of at least 0; usual is 1e-8")
+    return whole_number("ode_unfolds", ode_unfolds, 1)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ncp_agents.checks import MODES
 from ncp_agents.names import look_up
 from ncp_agents.wirings import Wiring
 
 Array = np.ndarray
 Weights = Mapping[str, Any]
-MODES = ("default", "no_gate", "pure")
 
 
 def sigmoid(x: Array) -> Array:
@@ -54,7 +54,7 @@ def cfc_step(
         x: (B, I).
         h: (B, N).
         weights: the layer's state dict; the backbone is every `backbone.<k>.weight` in order of k.
-        mode: one of MODES.
+        mode: one of `ncp_agents.checks.MODES`.
         timespan: dt in steps, a float or one a row.
         activation: one of ACTIVATIONS, after each backbone layer.
         mask: (I + N, N), nonzero where a synapse is; limits ff1 and ff2. Needs no backbone.

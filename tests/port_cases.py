@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ncp_agents import convert, equations
+from ncp_agents.checks import MODES
 from ncp_agents.torch import LTC, CfC
 from ncp_agents.wirings import FullyConnected, wiring_from_config
 
@@ -42,7 +43,6 @@ class Case:
 
 
 DENSE = {"backbone_units": 10, "backbone_layers": 2}
-MODES = ("default", "no_gate", "pure")
 TIMES = [(False, {}), (True, {}), (False, {"masked": True}), (True, {"masked": True})]
 TIMES += [(False, {"resets": True}), (True, {"resets": True})]
 BOTH = [(False, {}), (True, {"masked": True}), (True, {"resets": True})]

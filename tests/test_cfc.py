@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ncp_agents import equations
+from ncp_agents.checks import MODES
 from ncp_agents.torch import CfC, CfCCell, LTCCell, WiredCfCCell
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random
 
-MODES = ("default", "no_gate", "pure")
 BACKBONES = ((0, 0), (16, 1), (12, 3))
 ACTIVATIONS = ("lecun_tanh", "tanh", "relu", "silu", "gelu")
 I, N, B, T = 5, 12, 3, 7  # noqa: E741

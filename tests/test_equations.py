@@ -8,9 +8,9 @@ import torch
 from ncps.torch import CfCCell, LTCCell, WiredCfCCell
 from ncps.torch.lstm import LSTMCell
 
+from ncp_agents.checks import MODES
 from ncp_agents.equations import (
     ACTIVATIONS,
-    MODES,
     cfc_step,
     ltc_output,
     ltc_step,

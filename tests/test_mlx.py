@@ -13,10 +13,10 @@ from mlx.utils import tree_flatten
 import ncp_agents.mlx
 import ncp_agents.torch
 from ncp_agents import convert, equations
+from ncp_agents.checks import MODES
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 
 B, T, I, N = 3, 4, 5, 12  # noqa: E741
-MODES = ("default", "no_gate", "pure")
 WIRINGS = {
     "autoncp": lambda: AutoNCP(N, 3),
     "ncp": lambda: NCP(5, 4, 3, 3, 2, 3, 2, seed=1),

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from ncp_agents.keras.cfc_cell import CfCCell, Mode
+from ncp_agents.checks import Mode
+from ncp_agents.keras.cfc_cell import CfCCell
 from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_cfc
 from ncp_agents.keras.sequence_layer import SequenceLayer

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
 
+from ncp_agents.checks import Mode, check_cfc, check_mask, whole_number
 from ncp_agents.keras.activations import activation as find_activation
 from ncp_agents.keras.activations import name_of
 from ncp_agents.keras.inputs import input_size, single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
-from ncp_agents.names import look_up
-from ncp_agents.wirings.base import whole_number
-
-Mode = Literal["default", "no_gate", "pure"]
 
 DropoutRNNCell: Any = next(
     kind for kind in keras.layers.GRUCell.__mro__ if kind.__name__ == "DropoutRNNCell"
@@ -69,25 +66,18 @@ class CfCCell(DropoutRNNCell, keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        look_up("mode", mode, get_args(Mode))
-        if not 0.0 <= backbone_dropout < 1.0:
-            raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
+        self.backbone_units, self.backbone_layers = check_cfc(
+            mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
+        )
         self.units = whole_number("units", units, 1)
         self.mode: Mode = mode
         self.activation_name = name_of(activation)
         self.activation = find_activation(self.activation_name)
-        self.backbone_units = whole_number("backbone_units", backbone_units, 0)
-        self.backbone_layers = whole_number("backbone_layers", backbone_layers, 0)
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
-        self.depth = self.backbone_layers if self.backbone_units else 0
-        if sparsity_mask is not None and self.depth:
-            raise ValueError(
-                "If sparsity of a CfC cell is set, then no backbone is allowed "
-                f"(got backbone_units={backbone_units}; set backbone_units=0)"
-            )
         self.sparsity_mask = None if sparsity_mask is None else np.asarray(sparsity_mask) != 0
-        self.dropout, self.recurrent_dropout = (backbone_dropout if self.depth else 0.0), 0.0
+        self.dropout = backbone_dropout if self.backbone_layers else 0.0
+        self.recurrent_dropout = 0.0
         self.state_size = self.output_size = self.units
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -96,14 +86,12 @@ class CfCCell(DropoutRNNCell, keras.layers.Layer):
         return ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b")
 
     def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
-        width = input_size(inputs_shape) + self.units
-        mask = self.sparsity_mask
-        if mask is not None and mask.shape != (width, self.units):
-            raise ValueError(
-                f"sparsity_mask has shape {mask.shape}, expected (I + N, N) = {(width, self.units)}"
-            )
+        inputs = input_size(inputs_shape)
+        if self.sparsity_mask is not None:
+            check_mask(self.sparsity_mask, inputs, self.units)
+        width = inputs + self.units
         self.backbone = []
-        for k in range(self.depth):
+        for k in range(self.backbone_layers):
             self.backbone.append(self._linear(f"backbone_{k}", width, self.backbone_units))
             width = self.backbone_units
         self.heads = {name: self._linear(name, width, self.units) for name in self.head_names}
@@ -135,7 +123,7 @@ class CfCCell(DropoutRNNCell, keras.layers.Layer):
         [(B, N)] → output (B, N), new states [(B, N)]."""
         x, timespan = split_timespans(inputs)
         z = ops.concatenate([x, single_state(states)], axis=-1)
-        masks: list[Any] = [1.0] * self.depth
+        masks: list[Any] = [1.0] * self.backbone_layers
         if training and self.dropout:
             masks = getattr(self, "_dropout_mask", None) or self._create_dropout_mask(
                 x, self.dropout
@@ -160,7 +148,7 @@ class CfCCell(DropoutRNNCell, keras.layers.Layer):
         ones = ops.ones((ops.shape(step_input)[0], self.backbone_units), dtype=step_input.dtype)
         return [
             keras.random.dropout(ones, dropout_rate, seed=self.seed_generator)
-            for _ in range(self.depth)
+            for _ in range(self.backbone_layers)
         ]
 
     def torch_names(self) -> dict[str, Any]:

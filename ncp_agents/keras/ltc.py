@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from ncp_agents.keras.ltc_cell import LTCCell, Mapping
+from ncp_agents.checks import Mapping
+from ncp_agents.keras.ltc_cell import LTCCell
 from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_ltc
 from ncp_agents.keras.sequence_layer import SequenceLayer

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from ncp_agents.checks import Mapping, check_ltc
 from ncp_agents.keras.inputs import single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.synapses import Strengths, Synapses
 from ncp_agents.keras.wired_cell import WiredCell
 from ncp_agents.names import look_up
 from ncp_agents.wirings import Wiring
-from ncp_agents.wirings.base import whole_number
-
-Mapping = Literal["affine", "linear"] | None
 
 RANGES = {
     "gleak": (0.001, 1.0),
@@ -119,12 +117,9 @@ class LTCCell(WiredCell):
         **kwargs: Any,
     ) -> None:
         super().__init__(wiring, **kwargs)
-        for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
-            if mapping is not None:
-                look_up(name, mapping, ("affine", "linear"))
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
-        self.ode_unfolds = whole_number("ode_unfolds", ode_unfolds, 1)
+        self.ode_unfolds = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
         self.epsilon = epsilon
         self.initialization_ranges = _checked_ranges(initialization_ranges or {})
         self.implicit_param_constraints = implicit_param_constraints

@@ -5,11 +5,12 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from ncp_agents.mlx.cfc_cell import CfCCell, Init, Mode
+from ncp_agents.checks import Init, Mode, whole_number
+from ncp_agents.mlx.cfc_cell import CfCCell
 from ncp_agents.mlx.sequence_layer import SequenceLayer
 from ncp_agents.mlx.wired_cfc_cell import WiredCfCCell
 from ncp_agents.wirings import Wiring
-from ncp_agents.wirings.base import number_of_neurons, whole_number
+from ncp_agents.wirings.base import number_of_neurons
 
 
 class CfC(SequenceLayer):

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 from mlx.nn.init import orthogonal
 
-from ncp_agents.checks import check_step
+from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, whole_number
 from ncp_agents.mlx.activations import ACTIVATIONS
 from ncp_agents.mlx.heads import head
 from ncp_agents.mlx.masks import freeze_masks
 from ncp_agents.names import look_up
-from ncp_agents.wirings.base import whole_number
-
-Mode = Literal["default", "no_gate", "pure"]
-Init = Literal["xavier", "balanced"]
 
 
 class FusedCfC(NamedTuple):
@@ -143,26 +139,18 @@ class CfCCell(nn.Module):
         super().__init__()
         input_size = whole_number("input_size", input_size, 1)
         units = whole_number("units", hidden_size if units is None else units, 1)
-        if not 0.0 <= backbone_dropout < 1.0:
-            raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
-        backbone_units = whole_number("backbone_units", backbone_units, 0)
-        backbone_layers = whole_number("backbone_layers", backbone_layers, 0)
-        look_up("mode", mode, get_args(Mode))
+        backbone_units, self.backbone_layers = check_cfc(
+            mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
+        )
         self.input_size = input_size
         self.hidden_size = units
         self.mode: Mode = mode
         self.activation_name = backbone_activation or activation
         look_up("activation", self.activation_name, ACTIVATIONS)
-        self.backbone_layers = backbone_layers if backbone_units else 0
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
 
         if sparsity_mask is not None:
-            if self.backbone_layers:
-                raise ValueError(
-                    "If sparsity of a CfC cell is set, then no backbone is allowed "
-                    f"(got backbone_units={backbone_units}; set backbone_units=0)"
-                )
             self.sparsity_mask = self._checked_mask(sparsity_mask)
             freeze_masks(self)
 
@@ -269,10 +257,5 @@ class CfCCell(nn.Module):
 
     def _checked_mask(self, mask: np.ndarray | mx.array) -> mx.array:
         """(I + N, N) of any sign → (N, I + N) of 0.0 and 1.0."""
-        mask = np.asarray(mask)
-        expected = (self.input_size + self.hidden_size, self.hidden_size)
-        if mask.shape != expected:
-            raise ValueError(
-                f"sparsity_mask has shape {mask.shape}, expected (I + N, N) = {expected}"
-            )
-        return mx.array((mask != 0).T.astype(np.float32))
+        exists = check_mask(mask, self.input_size, self.hidden_size)
+        return mx.array(exists.T.astype(np.float32))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ncp_agents.mlx.ltc_cell import LTCCell, Mapping
+from ncp_agents.checks import Mapping
+from ncp_agents.mlx.ltc_cell import LTCCell
 from ncp_agents.mlx.sequence_layer import SequenceLayer
 from ncp_agents.wirings import FullyConnected, Wiring
 from ncp_agents.wirings.base import number_of_neurons

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ncp_agents.checks import check_epsilon, check_step
+from ncp_agents.checks import Mapping, check_ltc, check_step
 from ncp_agents.mlx.masks import MASKS, freeze_masks
 from ncp_agents.mlx.wired_cell import WiredCell
-from ncp_agents.names import look_up
 from ncp_agents.wirings import Wiring
-from ncp_agents.wirings.base import whole_number
-
-Mapping = Literal["affine", "linear"] | None
 
 
 @dataclass(frozen=True)
@@ -170,11 +166,7 @@ class LTCCell(WiredCell):
         implicit_param_constraints: bool = False,
     ) -> None:
         super().__init__(wiring, in_features, "in_features")
-        for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
-            if mapping is not None:
-                look_up(name, mapping, ("affine", "linear"))
-        ode_unfolds = whole_number("ode_unfolds", ode_unfolds, 1)
-        check_epsilon(epsilon)
+        ode_unfolds = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
         self.ode_unfolds = ode_unfolds

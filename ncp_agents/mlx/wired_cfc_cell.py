@@ -8,8 +8,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ncp_agents.checks import check_step
-from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC, Init, Mode
+from ncp_agents.checks import Init, Mode, check_step
+from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC
 from ncp_agents.mlx.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncp_agents.torch.cfc_cell import CfCCell, Init, Mode
+from ncp_agents.checks import Init, Mode, whole_number
+from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.scan import scan
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 from ncp_agents.wirings import Wiring
-from ncp_agents.wirings.base import number_of_neurons, whole_number
+from ncp_agents.wirings.base import number_of_neurons
 
 
 class CfC(SequenceLayer):

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ncp_agents.checks import check_step
+from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, whole_number
 from ncp_agents.names import look_up
 from ncp_agents.torch.activations import activation as find_activation
 from ncp_agents.torch.heads import Head
-from ncp_agents.wirings.base import whole_number
-
-Mode = Literal["default", "no_gate", "pure"]
-Init = Literal["xavier", "balanced"]
 
 
 class CfCCell(nn.Module):
@@ -75,25 +71,17 @@ class CfCCell(nn.Module):
         super().__init__()
         input_size = whole_number("input_size", input_size, 1)
         units = whole_number("units", hidden_size if units is None else units, 1)
-        if not 0.0 <= backbone_dropout < 1.0:
-            raise ValueError(f"backbone_dropout is {backbone_dropout}, expected 0.0 <= p < 1.0")
-        backbone_units = whole_number("backbone_units", backbone_units, 0)
-        backbone_layers = whole_number("backbone_layers", backbone_layers, 0)
-        look_up("mode", mode, get_args(Mode))
+        backbone_units, self.backbone_layers = check_cfc(
+            mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
+        )
         self.input_size = input_size
         self.hidden_size = units
         self.mode: Mode = mode
         self.activation_name = backbone_activation or activation
         self.activation = find_activation(self.activation_name)
-        self.backbone_layers = backbone_layers if backbone_units else 0
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
 
-        if sparsity_mask is not None and self.backbone_layers:
-            raise ValueError(
-                "If sparsity of a CfC cell is set, then no backbone is allowed "
-                f"(got backbone_units={backbone_units}; set backbone_units=0)"
-            )
         self.register_buffer("sparsity_mask", self._checked_mask(sparsity_mask))
 
         # The keys keep the places of ncps's nn.Sequential, so that its state dicts load:
@@ -148,13 +136,8 @@ class CfCCell(nn.Module):
         """(I + N, N) of any sign → (N, I + N) of 0.0 and 1.0."""
         if mask is None:
             return None
-        mask = torch.as_tensor(np.asarray(mask))
-        expected = (self.input_size + self.hidden_size, self.hidden_size)
-        if tuple(mask.shape) != expected:
-            raise ValueError(
-                f"sparsity_mask has shape {tuple(mask.shape)}, expected (I + N, N) = {expected}"
-            )
-        return (mask != 0).T.to(torch.float32).contiguous()
+        exists = check_mask(mask, self.input_size, self.hidden_size)
+        return torch.as_tensor(exists.T.astype(np.float32, order="C"))
 
     def heads(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The masked weight (N, inputs) and bias (N,) of ff1[, ff2, time_a, time_b]."""

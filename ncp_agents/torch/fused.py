@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ncp_agents.checks import Mode
 from ncp_agents.torch.activations import Activation
-from ncp_agents.torch.cfc_cell import CfCCell, Mode, absolute
+from ncp_agents.torch.cfc_cell import CfCCell, absolute
 from ncp_agents.torch.heads import Head
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 

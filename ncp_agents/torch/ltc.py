@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ncp_agents.torch.ltc_cell import LTCCell, Mapping
+from ncp_agents.checks import Mapping
+from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.scan import scan_ltc
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import FullyConnected, Wiring

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncp_agents.checks import check_step
-from ncp_agents.torch.cfc_cell import CfCCell, Init, Mode
+from ncp_agents.checks import Init, Mode, check_step
+from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
 

@@ -1,29 +1,17 @@
 """What every wiring has: adjacency, polarity, layers, and a config that round-trips."""
 
 import inspect
-import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ncp_agents.checks import whole_number
 from ncp_agents.names import look_up
 
 if TYPE_CHECKING:
     import networkx
     from matplotlib.axes import Axes
-
-
-def whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """`value` as a plain int within [low, high]; numpy integers are welcome, floats are not."""
-    limits = f"an integer of at least {low}" if high is None else f"an integer in {low}..{high}"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}, expected {limits}") from None
-    if number < low or (high is not None and number > high):
-        raise ValueError(f"{name} is {number}, expected {limits}")
-    return number
 
 
 def number_of_neurons(units: Any) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ncp_agents.wirings.base import SeededWiring, seed_or_new, sparsity, whole_number
+from ncp_agents.checks import whole_number
+from ncp_agents.wirings.base import SeededWiring, seed_or_new, sparsity
 
 POLARITIES = (-1, 1)  # as many synapses excite as inhibit
 MAX_SEED = 2**32 - 1  # limit of numpy.random.RandomState
