@@ -54,6 +54,13 @@ def test_seeds_are_drawn_together(tmp_path, figures):
     assert (band[:, 1].min(), band[:, 1].max()) == (0, 30)  # of two seeds: from one to the other
 
 
+def test_steps_alone_are_one_column(tmp_path, figures):
+    runs = [run(tmp_path, "one", seed, [0, 10]) for seed in (1, 2)]
+    draw_curves(runs, tmp_path / "curves.png", by=("steps",))
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "steps (millions; one is 4 frames)"
+
+
 def test_other_settings_are_another_curve(tmp_path, figures):
     runs = [run(tmp_path, "one", 1, [0, 1]), run(tmp_path, "one", 2, [0, 1], steps=77)]
     draw_curves(runs, tmp_path / "curves.png")

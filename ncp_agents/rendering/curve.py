@@ -46,12 +46,17 @@ def draw_curve(progress: Path, picture: Path, recipe: Recipe) -> None:
     save_figure(figure, picture)
 
 
-def draw_curves(runs: Sequence[RunFolder], picture: Path) -> None:
+def draw_curves(
+    runs: Sequence[RunFolder], picture: Path, by: Sequence[str] = ("steps", "seconds")
+) -> None:
     """Draw the training returns of runs over steps and over minutes, a row for each game.
 
     Runs that differ in nothing but their seed are drawn together, as their mean and its 95 %
     bootstrap interval, as far as all of them got. They go by the recipe's name; another recipe of
     the same name goes by its run's folder.
+
+    Args:
+        by: "steps", "seconds" or both: a column for each.
 
     Raises:
         UserError: a run without progress yet, or no runs.
@@ -70,14 +75,15 @@ def draw_curves(runs: Sequence[RunFolder], picture: Path) -> None:
         names.setdefault(recipe, run.path.name if taken else run.recipe.name)
         groups.setdefault(recipe, []).append(rows)
     games = sorted({recipe.environment.game for recipe in groups})
-    figure = Figure(figsize=(11, 4.4 * len(games)), layout="constrained")
-    panels = figure.subplots(len(games), 2, sharey="row", squeeze=False)
+    size = (7.0 if len(by) == 1 else 5.5 * len(by), 4.4 * len(games))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(games), len(by), sharey="row", squeeze=False)
     for game, row in zip(games, panels, strict=True):
         drawn = {recipe: s for recipe, s in groups.items() if recipe.environment.game == game}
-        for axes, by in zip(row, ("steps", "seconds"), strict=True):
+        for axes, unit in zip(row, by, strict=True):
             for i, (recipe, seeds) in enumerate(drawn.items()):
-                _draw_group(axes, [_curve(rows, by) for rows in seeds], names[recipe], i)
-            _finish(axes, by, *drawn)
+                _draw_group(axes, [_curve(rows, unit) for rows in seeds], names[recipe], i)
+            _finish(axes, unit, *drawn)
         row[0].set_ylabel(f"{game}: mean return of the last training games")
         row[0].legend(frameon=False, title="mean and 95 % interval", alignment="left")
     save_figure(figure, picture)

@@ -14,19 +14,22 @@ Kinds, alike but for what stands between encoder and heads:
     lstm-size       an LSTM of as many parameters as the circuit, as nearly as whole neurons allow
     feed-forward    the circuit forgets before every step, so nothing remembers
 
-The table gives what the last games of training and the last evaluation came to; the picture, a row
-for each game, the mean return of training over steps and minutes with 95 % intervals over seeds.
+The table gives the mean return of training games over all steps, which tells how soon a kind
+learns, of the last ones, and of the last evaluation, for each seed and for all with their 95 %
+bootstrap interval; the picture, a row for each game, the mean return over steps with that interval.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
+import numpy as np
 import tyro
-from pong_from_nothing import trained
+from pong_from_nothing import settled, trained
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +39,7 @@ from ncp_agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curves
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import build, find
-from ncp_agents.scores import number
+from ncp_agents.scores import interval, number
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training import default_run
 
@@ -79,31 +82,39 @@ def parameters(recipe: Recipe, of_circuit: bool = False) -> int:
     return sum(p.numel() for p in (network.circuit if of_circuit else network).parameters())
 
 
+def returns(rows: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:
+    """Of a run's progress: the mean return over all steps, the last one, the last evaluation's."""
+    training = settled(rows)
+    steps = [row["steps"] for row in training]
+    means = [row["return_mean"] for row in training]
+    whole = np.trapezoid(means, steps) / (steps[-1] - steps[0]) if len(steps) > 1 else nan
+    evaluations = [row["eval_return"] for row in rows if "eval_return" in row]
+    return float(whole), means[-1] if means else nan, evaluations[-1] if evaluations else nan
+
+
 def main() -> None:
     options = tyro.cli(Options)
     use_threads(options.threads)
-    table = Table("policy", "neurons", "parameters", "seed", "steps", "training", "evaluation")
+    table = Table("policy", "neurons", "parameters", "seed", "all steps", "last", "evaluation")
     runs = []
     for game in options.games:
         base = read_recipe(find(f"{game}-cfc") / "recipe.toml")
         base = replace(base, steps=options.steps or base.steps)
         for name in options.kinds:
+            recipe = kind(base, name)
+            about = (recipe.name, str(recipe.circuit.units), f"{parameters(recipe):,}")
+            seeds = []
             for seed in options.seeds:
-                recipe = replace(kind(base, name), seed=seed)
-                rows = trained(recipe, options.runs)
-                runs.append(RunFolder.open(default_run(recipe, options.runs)))
-                last = {key: value for row in rows for key, value in row.items()}
-                table.add_row(
-                    recipe.name,
-                    str(recipe.circuit.units),
-                    f"{parameters(recipe):,}",
-                    str(seed),
-                    f"{last['steps']:,.0f}",
-                    *(number(last.get(key, nan)) for key in ("return_mean", "eval_return")),
-                )
-            table.add_section()
-    draw_curves(runs, options.picture)
-    Console().print(table)
+                seeded = replace(recipe, seed=seed)
+                seeds.append(returns(trained(seeded, options.runs)))
+                runs.append(RunFolder.open(default_run(seeded, options.runs)))
+                table.add_row(*about, str(seed), *map(number, seeds[-1]))
+            if len(seeds) > 1:
+                spans = zip(np.mean(seeds, 0), *interval(np.array(seeds)), strict=True)
+                cells = [f"{mean:.1f} ({low:.1f} … {high:.1f})" for mean, low, high in spans]
+                table.add_row(*about, "all", *cells, end_section=True)
+    draw_curves(runs, options.picture, by=("steps",))
+    Console(width=120).print(table)
     print(f"picture: {options.picture}")
 
 

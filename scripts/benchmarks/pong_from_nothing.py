@@ -18,7 +18,7 @@ Variants, alike but for what their name says:
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def reached(rows: list[Mapping[str, float]]) -> tuple[float, float] | None:
     return None
 
 
-def settled(rows: list[Mapping[str, float]]) -> list[Mapping[str, float]]:
+def settled(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
     """The rows whose mean return is of a whole window: the first games to end are short ones."""
     return [row for row in rows if row.get("games", 0) >= WINDOW and "return_mean" in row]
 
