@@ -41,7 +41,7 @@ from ncp_agents.evaluation import evaluate
 from ncp_agents.files import replacing
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.cloning_curve import draw_cloning_curve
-from ncp_agents.run_folder import RunFolder, learning_state, restore_learning
+from ncp_agents.run_folder import RunFolder, check_numbers, learning_state, restore_learning
 from ncp_agents.saved_policy import SavedPolicy, load_tensors, save_tensors
 from ncp_agents.torch.finite import not_finite
 
@@ -73,6 +73,13 @@ class Counters:
     best_return: float | None = None
     best_loss: float | None = None
     since_best_loss: int = 0
+
+    def check(self) -> None:
+        """Raises ValueError for what no cloning can have counted."""
+        counts = self.epoch, self.since_best_loss
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"epoch and since_best_loss are {counts}")
+        check_numbers(self.seconds, self.best_return, self.best_loss)
 
 
 def clone(
@@ -294,8 +301,11 @@ class _Cloning:
         tensors, metadata = load_tensors(path)
         try:
             self.counters = Counters(**json.loads(metadata["counters"]))
+            self.counters.check()
             self.rows = [Epoch(**row) for row in json.loads(metadata["rows"])]
             games = json.loads(metadata["games"])
+            if not isinstance(games, dict) or {*games} != {"train", "val"}:
+                raise ValueError(f"games are {games!r}")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a checkpoint of a cloning ({error})") from None
         if games != self._games():

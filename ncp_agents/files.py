@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path = path.resolve()
     check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -33,9 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private
+        temporary.chmod(mode)  # mkstemp's files are private
         temporary.replace(path)
     except OSError as error:
         if error.errno and not error.filename:  # a full disk does not say which file
@@ -44,6 +44,19 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def sweep(path: Path) -> None:
+    """Remove what a process that was killed in `replacing(path)` left beside it; nobody else may
+    be writing there."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.????????{path.suffix}"):
+        left.unlink()
 
 
 def check_regular(path: Path) -> None:
@@ -83,6 +96,7 @@ def copy_files(sources: Iterable[Path], folder: Path) -> None:
 
 def check_writable(path: Path, option: str) -> None:
     """Find out now, not after minutes of play."""
+    path = path.resolve()
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "it is a folder")

@@ -223,6 +223,8 @@ def record_command(
     """
     if not temperature > 0.0:
         raise UserError(f"temperature is {temperature}, expected > 0; --deterministic is its limit")
+    if deterministic and temperature != 1.0:
+        raise UserError("--temperature is of drawn actions; leave it or --deterministic out")
     check_games(episodes, num_envs, seed)
     check_epsilon(epsilon)
     wanted = provenance(

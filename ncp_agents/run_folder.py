@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import random
 from collections.abc import Iterator, Mapping
@@ -31,11 +32,13 @@ from stable_baselines3.common.logger import KVWriter
 from torch import Tensor, nn
 
 from ncp_agents.errors import UserError
-from ncp_agents.files import replacing, write_text
+from ncp_agents.files import replacing, sweep, write_text
 from ncp_agents.recipe import Recipe, read_recipe, to_toml
 from ncp_agents.saved_policy import (
+    CLONING,
     RECIPE,
     WEIGHTS,
+    files,
     load_tensors,
     load_weights,
     save_tensors,
@@ -77,9 +80,19 @@ class Counters:
 
     def check(self) -> None:
         """Raises ValueError for what no training can have counted."""
-        numbers = (self.steps, self.updates, self.games, self.seconds, self.best_return or 0.0)
-        if any(type(number) not in (int, float) for number in numbers) or min(numbers[:4]) < 0:
-            raise ValueError(f"counters are {numbers}")
+        counts = (self.steps, self.updates, self.games)
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"steps, updates and games are {counts}")
+        check_numbers(self.seconds, self.best_return)
+
+
+def check_numbers(seconds: float, *measured: float | None) -> None:
+    """Raises ValueError for seconds, or something measured, that are none."""
+    for number in (seconds, *measured):
+        if number is not None and not (type(number) in (int, float) and math.isfinite(number)):
+            raise ValueError(f"{number!r} is no finite number")
+    if seconds < 0:
+        raise ValueError(f"seconds are {seconds}")
 
 
 class RunFolder:
@@ -96,14 +109,21 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """A folder with nothing but a recipe is of a run that never began."""
+        """A folder with nothing but this recipe is of a run that never began."""
         begun = path.is_dir() and any(f.name not in (RECIPE, LOCK) for f in path.iterdir())
         if begun or (path.exists() and not path.is_dir()):
             raise UserError(
                 f"{path} exists already; add --resume to go on with it, or --run for another folder"
             )
+        if (path / RECIPE).is_file():
+            there = read_recipe(path / RECIPE)
+            if there != recipe and (path / RECIPE).read_text(encoding="utf-8") != to_toml(there):
+                raise UserError(
+                    f"{path / RECIPE} is another recipe, written by hand; name another --run"
+                )
         run = cls(path, recipe)
-        run.save_recipe()
+        with run.lock():
+            run.save_recipe()
         return run
 
     @classmethod
@@ -119,12 +139,15 @@ class RunFolder:
         return cls(path, read_recipe(path / RECIPE))
 
     def save_recipe(self) -> None:
-        write_text(self.path / RECIPE, to_toml(self.recipe))
+        """A file that says the same already keeps its comments."""
+        if not ((self.path / RECIPE).is_file() and read_recipe(self.path / RECIPE) == self.recipe):
+            write_text(self.path / RECIPE, to_toml(self.recipe))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """A context of the only one who works in the folder; entering raises UserError while there
         is another."""
+        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, timeout=0)
         try:
             lock.acquire()
@@ -133,6 +156,9 @@ class RunFolder:
                 f"somebody else is at work in {self.path}; name another --run"
             ) from None
         try:
+            written = (RECIPE, self.progress.name, self.checkpoint.name, self.curve.name, CLONING)
+            for path in [self.path / name for name in written] + files(self.policy):
+                sweep(path)
             yield
         finally:
             lock.release()

@@ -228,6 +228,11 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
                 f"{path} does not fit the recipe: {name} is {tuple(tensors[name].shape)}, expected "
                 f"{tuple(tensor.shape)}"
             )
+        if tensors[name].dtype != tensor.dtype:
+            raise UserError(
+                f"{path} does not fit the recipe: {name} is {tensors[name].dtype}, expected "
+                f"{tensor.dtype}"
+            )
         if not torch.isfinite(tensors[name]).all():
             raise UserError(f"{path} is damaged: {name} holds NaN or infinity")
     for name, mask in network.named_buffers():

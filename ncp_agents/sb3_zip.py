@@ -14,7 +14,9 @@ import zipfile
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from ncp_agents.datasets.episode_file import NO_ARCHIVE
 from ncp_agents.errors import UserError
 from ncp_agents.recipe import Recipe
 from ncp_agents.saved_policy import SavedPolicy, build, load_weights, weights
@@ -39,15 +41,20 @@ def import_zip(path: Path | str, recipe: Recipe) -> SavedPolicy:
         with zipfile.ZipFile(path) as archive:
             data = archive.read(WEIGHTS)
         tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if not isinstance(tensors, dict) or not all(
+            isinstance(t, Tensor) for t in tensors.values()
+        ):
+            raise pickle.UnpicklingError(f"a {type(tensors).__name__}, not a state dict")
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; model.save(path) writes one") from None
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} is not a model of stable-baselines3, or was cut short: {error}"
-        ) from None
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path} holds more than tensors in {WEIGHTS}: {reason}") from None
+    except (*NO_ARCHIVE, KeyError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is not a model of stable-baselines3, or was cut short: {reason}"
+        ) from None
     network = build(recipe)
     # A state dict lists the encoder, which actor and critic share, three times.
     repeated = network.state_dict().keys() - weights(network).keys()

@@ -36,6 +36,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -56,6 +57,7 @@ from ncp_agents.saved_policy import WEIGHTS
 
 SCORES = "scores.json"
 CONFIDENCE = 0.95  # of intervals
+PROTOCOL = re.compile(r"[\w(),.= -]+")
 STATISTICS: dict[str, Callable[..., Any]] = {
     "mean": np.mean,
     "median": np.median,
@@ -202,7 +204,11 @@ class Scores:
             for value in numbers:
                 if type(value) not in kinds or not math.isfinite(value):
                     raise ValueError(f"{name} hold {value!r}, expected numbers")
+        if not PROTOCOL.fullmatch(values["protocol"]):  # it becomes part of a picture's name
+            raise ValueError(f"protocol is {values['protocol']!r}, expected the like of v4")
         speed, disturbance = values["steps_per_second"], values["disturbance"]
+        if speed is not None and not math.isfinite(speed):
+            raise ValueError(f"steps_per_second is {speed}, expected a number or null")
         return cls(
             game=values["game"],
             protocol=values["protocol"],
@@ -246,7 +252,11 @@ def read_scores(path: Path) -> dict[str, Scores]:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, Mapping):
             raise ValueError(f"got {type(data).__name__}, expected an object")
-        return {key: Scores.from_dict(entry) for key, entry in data.items()}
+        found = {key: Scores.from_dict(entry) for key, entry in data.items()}
+        for key, entry in found.items():
+            if key != entry.key:
+                raise ValueError(f"{key!r} holds the scores of {entry.key!r}")
+        return found
     except FileNotFoundError:
         raise UserError(
             f"there is no {path}; play for it: ncp-agents evaluate {path.parent}"
@@ -340,4 +350,4 @@ def _duration(steps: float) -> str:
 
 
 def _or_none(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+    return None if value is None or not math.isfinite(value) else value

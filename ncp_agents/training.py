@@ -21,7 +21,7 @@ from ncp_agents.files import check_writable, copy_files
 from ncp_agents.playing import seed_after
 from ncp_agents.recipe import Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curve
-from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder
+from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder, read_progress
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.callbacks import (
     Periodically,
@@ -116,7 +116,8 @@ def _train(run: RunFolder, resume: bool, progress: bool) -> Outcome:
             model._setup_learn(0)  # makes the buffer of recent games
             model._last_obs = None
             counters = run.load_checkpoint(model)
-            if counters.steps > recipe.steps:
+            # The last rollout of a run that is done goes beyond its steps.
+            if counters.steps - recipe.ppo.n_steps * env.num_envs >= recipe.steps:
                 raise UserError(
                     f"{run.path} has done {counters.steps:,} steps, more than {recipe.steps:,}"
                 )
@@ -165,22 +166,27 @@ class _Training:
     def _learn(self, stop: Stop) -> None:
         done, total = self.start.steps, self.recipe.steps
         csv = ProgressCsv(self.run.progress, last_step=done)
+        rows = read_progress(self.run.progress)
+        evaluated = max((int(row["steps"]) for row in rows if "eval_return" in row), default=0)
         board = TensorBoardOutputFormat(str(self.run.tensorboard))
         board.writer.close()
         board.writer = SummaryWriter(str(self.run.tensorboard), purge_step=done + 1)
         self.model.set_logger(Logger(None, [csv, board]))
+        self.evaluations = Logger(None, [csv, board])
         bar = ProgressBar(total, self.recipe.name, disable=not self.progress)
         schedule = self.recipe.schedule
         jobs: list[BaseCallback] = [StopWhen(stop), StopOnNonFinite(), _Record(self), bar]
+        evaluate = lambda: None if stop.received else self.evaluate()  # noqa: E731
         if schedule.eval_every:
-            jobs.append(Periodically(schedule.eval_every, self.evaluate))
-        jobs.append(Periodically(schedule.checkpoint_every, self.checkpoint))
+            jobs.append(Periodically(schedule.eval_every, evaluate, last=evaluated))
+        jobs.append(Periodically(schedule.checkpoint_every, self.checkpoint, last=done))
         try:
             if total > done:
                 self.model.learn(
                     total - done, CallbackList(jobs), log_interval=1, reset_num_timesteps=done == 0
                 )
-            self.finish(evaluate=stop.received is None)
+            due = schedule.eval_every and evaluated < self.model.num_timesteps
+            self.finish(evaluate=bool(due) and stop.received is None)
         except NonFiniteError as error:
             last = (
                 f"the last good checkpoint is {self.run.checkpoint}"
@@ -197,12 +203,8 @@ class _Training:
             self.model.logger.close()
 
     def finish(self, evaluate: bool) -> None:
-        if evaluate and self.recipe.schedule.eval_every:
+        if evaluate:
             self.evaluate()
-            counters = self.counters
-            self.model.logger.record("time/total_timesteps", counters.steps)
-            self.model.logger.record("time/seconds", counters.seconds)
-            self.model.logger.dump(counters.steps)
         if self.best_return is None:
             self.save_policy()
         self.checkpoint()
@@ -218,7 +220,8 @@ class _Training:
         saved_policy.save(self.run.policy, self.recipe, self.network)
 
     def evaluate(self) -> None:
-        """Play whole games on separate environments; keep the policy if it is the best so far."""
+        """Play whole games on separate environments; keep the policy if it is the best so far, and
+        what came out, whatever happens next."""
         schedule = self.recipe.schedule
         scores = evaluate(
             SavedPolicy(self.recipe, self.network),
@@ -226,12 +229,17 @@ class _Training:
             protocol=self.recipe.environment.protocol,
             seed=EVALUATION_SEED,
         )
-        self.model.logger.record("eval/return", scores.mean)
-        self.model.logger.record("eval/length", scores.mean_length)
+        counters = self.counters
+        self.evaluations.record("time/total_timesteps", counters.steps)
+        self.evaluations.record("time/seconds", counters.seconds)
+        self.evaluations.record("eval/return", scores.mean)
+        self.evaluations.record("eval/length", scores.mean_length)
+        self.evaluations.dump(counters.steps)
         self.draw_curve()
         if self.best_return is None or scores.mean >= self.best_return:
             self.best_return = scores.mean
             self.save_policy()
+        self.checkpoint()
 
 
 class _Record(BaseCallback):

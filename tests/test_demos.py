@@ -189,6 +189,17 @@ def test_arrays_that_are_no_episode_are_refused(arrays, message):
         unpack(file.getvalue(), 7, step_bytes=16)
 
 
+def test_a_header_that_never_ends_is_refused():
+    array, file = io.BytesIO(), io.BytesIO()
+    np.save(array, episode(7).obs)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(
+            "obs.npy", array.getvalue().replace(b"(7, 4, 4, 1), }", b"(7, 4, 4, 1 ,  ")
+        )
+    with pytest.raises(ValueError, match="a header of its arrays is damaged"):
+        unpack(file.getvalue(), 7, scored=False)
+
+
 def test_a_game_that_is_there_twice_is_on_one_side_of_the_split(tmp_path):
     made = Demos.create(tmp_path / "twice", Provenance("pong", TINY, {}))
     for seed in (0, 1, 2, 0, 1, 2):
@@ -203,7 +214,7 @@ def test_a_game_that_is_there_twice_is_on_one_side_of_the_split(tmp_path):
 
 
 def test_what_a_killed_recorder_left_half_written_is_swept(demos):
-    left = [demos.path / ".episode_000003.x1y2.npz", demos.path / ".dataset.x1y2.json"]
+    left = [demos.path / ".episode_000003.x1y2z3_4.npz", demos.path / ".dataset.x1y2z3_4.json"]
     for path in left:
         path.touch()
     with demos.lock():

@@ -17,6 +17,21 @@ def test_a_link_stays_one(tmp_path):
     assert target.read_text() == "new"
 
 
+def test_a_link_into_nothing_is_found_out_before(tmp_path):
+    link = tmp_path / "link.json"
+    link.symlink_to("/proc/nowhere/scores.json")
+    with pytest.raises(UserError, match="cannot write /proc/nowhere"):
+        check_writable(link, "--output")
+
+
+def test_permissions_stay(tmp_path):
+    file = tmp_path / "file.txt"
+    write_text(file, "old")
+    file.chmod(0o600)
+    write_text(file, "new")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_devices_and_pipes_stay_what_they_are(tmp_path):
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)

@@ -124,6 +124,7 @@ sys.exit(main(["record", "pong-cfc", "--num-envs", "1", "--output", "{tmp_path}/
     [
         (["pong-cfc", "--epsilon", "2"], "epsilon is 2.0"),
         (["pong-cfc", "--temperature", "0"], "temperature is 0.0"),
+        (["pong-cfc", "--temperature", "2", "--deterministic"], "--temperature is of drawn"),
         (["pong-cfc", "--episodes", "0"], "episodes is 0"),
         (["pong-cfc", "--seed", "-1"], "seed is -1"),
         (["pong-cfc", "--num-envs", "0"], "num_envs is 0"),

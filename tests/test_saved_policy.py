@@ -97,6 +97,10 @@ def test_weights_of_another_network_are_refused(folder):
         (lambda t: t.update(extra=torch.zeros(1)), "it should not have 'extra'"),
         (lambda t: t.update({"value_net.bias": torch.zeros(2)}), r"value_net.bias is \(2,\)"),
         (
+            lambda t: t.update({"value_net.bias": torch.zeros(1).to(torch.float8_e4m3fn)}),
+            "value_net.bias is torch.float8_e4m3fn, expected torch.float32",
+        ),
+        (
             lambda t: t.update({"value_net.bias": torch.tensor([float("nan")])}),
             "value_net.bias holds NaN",
         ),

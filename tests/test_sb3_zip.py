@@ -85,3 +85,21 @@ def test_other_files_and_networks_are_refused(archive, tmp_path):
     larger = replace(RECIPE, circuit=Circuit(units=16, motor_neurons=4))
     with pytest.raises(UserError, match=r"model.zip does not fit the recipe"):
         import_zip(path, larger)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(2)], "holds more than tensors in policy.pth: a list, not a state dict"),
+        ({"weight": 3}, "a dict, not a state dict"),
+        (None, "is not a model of stable-baselines3, or was cut short"),
+    ],
+)
+def test_other_contents_are_refused(tmp_path, content, message):
+    data = io.BytesIO()
+    torch.save(content or {"weight": torch.zeros(999)}, data)
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("policy.pth", data.getvalue()[: None if content else -500])
+    with pytest.raises(UserError, match=message):
+        import_zip(path, RECIPE)

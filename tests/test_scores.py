@@ -194,6 +194,12 @@ def test_scores_of_earlier_weights_are_not_shown_and_go_with_the_next(tmp_path):
         ("[" * 100_000, "recursion"),
         (json.dumps({"v4": scores().to_dict() | {"returns": [math.nan]}}), "returns hold nan"),
         (json.dumps({"v4": scores().to_dict() | {"actions": {"UP": 0.5}}}), "actions hold 0.5"),
+        (json.dumps({"x/../y": scores().to_dict() | {"protocol": "x/../y"}}), "expected the like"),
+        (json.dumps({"v5": scores().to_dict()}), "'v5' holds the scores of 'v4'"),
+        (
+            json.dumps({"v4": scores().to_dict() | {"steps_per_second": math.inf}}),
+            "steps_per_second is inf",
+        ),
         (
             json.dumps({"v4": scores().to_dict() | {"disturbance": {"kind": "noise"}}}),
             "expected kind, strength, timespans",

@@ -89,6 +89,7 @@ def test_an_epoch_covers_every_sample_once_in_whole_sequences(sequence_length, s
         ({"batch_size": 30}, "batch_size is 30, expected 12 .* times a divisor of 4 "),
         ({"batch_size": 36}, "batch_size is 36, expected 12 .* times a divisor of 4 "),
         ({"batch_size": 6}, "batch_size is 6, expected 12 "),
+        ({"batch_size": 1, "sequence_length": 1}, "batch_size is 1, expected at least 2 samples"),
         ({"batch_size": 96}, "batch_size is 96, expected 12 "),
         ({"batch_size": 20, "sequence_length": 4}, "expected 4 .* times a divisor of 12 "),
     ],

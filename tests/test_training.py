@@ -22,6 +22,7 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import UserError
 from ncp_agents.recipe import PPO, Circuit, Environment, Policy, Recipe, Schedule, read_recipe
 from ncp_agents.run_folder import COLUMNS, LOCK, Counters, ProgressCsv, RunFolder, read_progress
+from ncp_agents.sb3.callbacks import Periodically
 from ncp_agents.training import make_model, train
 
 ROLLOUT = 32  # steps in both environments together
@@ -216,6 +217,79 @@ def test_evaluation_during_training_keeps_the_best_and_is_logged(tmp_path):
     saved_policy.load(run.policy)
 
 
+def test_an_evaluation_is_not_lost_when_the_training_is_killed(tmp_path):
+    run = tmp_path / "run"
+    schedule = ["--schedule.eval-every", "64", "--schedule.eval-episodes", "1"]
+    options = [*schedule, "--schedule.checkpoint-every", "1000000", "--steps", "1000000"]
+    process = start(run, *SMALL, *options)
+    evaluated = lambda: [r for r in read_progress(run / "progress.csv") if "eval_return" in r]  # noqa: E731
+    wait_until(lambda: evaluated() and (run / "checkpoint.safetensors").exists(), process)
+    process.kill()
+    process.communicate()
+    env = AtariVecEnv("pong", 2)
+    model = make_model(read_recipe(run / "recipe.toml"), env)
+    model._setup_learn(0)
+    counters = RunFolder.open(run).load_checkpoint(model)
+    env.close()
+    ProgressCsv(run / "progress.csv", last_step=counters.steps).close()
+    assert evaluated()[-1]["steps"] == counters.steps
+    assert counters.best_return == max(row["eval_return"] for row in evaluated())
+
+
+def test_jobs_keep_their_times_through_resumptions():
+    times = []
+
+    def until(steps: int, start: int, last: int) -> None:
+        job = Periodically(100, lambda: times.append(job.num_timesteps), last)
+        for job.num_timesteps in range(start, steps, 30):
+            job._on_rollout_start()
+
+    until(300, start=0, last=0)
+    assert times == [120, 210]
+    until(500, start=270, last=210)  # as if never interrupted
+    assert times == [120, 210, 300, 420]
+
+
+def test_a_run_that_is_done_can_be_saved_later(tmp_path, capsys):
+    run, saved = tmp_path / "run", tmp_path / "saved"
+    steps = ["--steps", "40"]  # its second rollout ends at 64
+    assert main(["train", "pong-cfc", "--run", str(run), *SMALL, *steps]) == 0
+    before = (run / "progress.csv").read_bytes()
+    assert main(["train", "--run", str(run), "--resume", "--save", str(saved)]) == 0
+    assert f"saved to {saved}" in capsys.readouterr().out
+    saved_policy.load(saved)
+    assert (run / "progress.csv").read_bytes() == before
+
+
+def test_recipes_of_others_stay(finished, tmp_path, capsys):
+    theirs = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
+    before = (theirs.path / "recipe.toml").read_bytes()
+    other = replace(SMALL_RECIPE, steps=77)
+    with theirs.lock(), pytest.raises(UserError, match="somebody else is at work"):
+        RunFolder.create(theirs.path, other)
+    assert (theirs.path / "recipe.toml").read_bytes() == before
+    file = theirs.path / "recipe.toml"
+    file.write_text("# why these numbers\n" + file.read_text())
+    with pytest.raises(UserError, match=r"recipe\.toml is another recipe, written by hand"):
+        RunFolder.create(theirs.path, other)
+    assert main(["train", str(file), "--run", str(theirs.path), "--threads", "1"]) == 0
+    assert file.read_text().startswith("# why these numbers")
+
+    edited = tmp_path / "edited.toml"
+    edited.write_text(file.read_text().replace("gamma = 0.99", "gamma = 0.5"))
+    assert main(["train", str(edited), "--run", str(theirs.path), "--resume"]) == 2
+    assert f"has other settings than {edited}" in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
+    left = [run.path / f".checkpoint.{8 * 'x'}.safetensors", run.path / ".progress.abcdefgh.csv"]
+    for path in left:
+        path.touch()
+    with run.lock():
+        assert [path.exists() for path in left] == [False, False]
+
+
 def test_progress_drops_rows_after_the_checkpoint_and_a_row_cut_short(tmp_path):
     path = tmp_path / "progress.csv"
     writer = ProgressCsv(path)
@@ -280,7 +354,9 @@ MOMENT = "optimizer.exp_avg.value_net.weight"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: with_metadata(p, counters='{"steps": "x"}'), "counters are"),
+        (lambda p: with_metadata(p, counters='{"steps": "x"}'), "updates and games are"),
+        (lambda p: with_metadata(p, counters='{"steps": 64.0}'), "updates and games are"),
+        (lambda p: with_metadata(p, counters='{"seconds": NaN}'), "nan is no finite number"),
         (lambda p: with_metadata(p, recent_games='[{"r": 1}]'), "KeyError"),
         (lambda p: with_metadata(p, **{"random.numpy": '["MT19937", "x"]'}), "not a checkpoint"),
         (lambda p: with_metadata(p, **{"random.python": "[3, [1, 2], null]"}), "not a checkpoint"),

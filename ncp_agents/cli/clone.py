@@ -45,7 +45,10 @@ class Clone:
 def clone(arguments: Sequence[str]) -> int:
     positional = bool(arguments) and not arguments[0].startswith("-")
     if not positional and not {"-h", "--help"} & set(arguments):
-        raise UserError("which network? name a policy, such as pong-cfc, or a recipe file")
+        raise UserError(
+            "which network? name a policy first: ncp-agents clone pong-cfc --demos FOLDER; or a "
+            "recipe file"
+        )
     base = named_recipe(arguments[0]) if positional else Recipe()
     options = arguments[1:] if positional else arguments
     choice = parse(Clone, options, "clone POLICY", default=Clone(base))
@@ -57,7 +60,7 @@ def clone(arguments: Sequence[str]) -> int:
     from ncp_agents.dagger import check_teacher, dagger
     from ncp_agents.datasets.episodes import Demos
     from ncp_agents.run_folder import RunFolder
-    from ncp_agents.saved_policy import find, load
+    from ncp_agents.saved_policy import RECIPE, find, load
     from ncp_agents.stopping import Stop
     from ncp_agents.torch.threads import use_threads
     from ncp_agents.training import check_destination, copy_policy
@@ -81,6 +84,11 @@ def clone(arguments: Sequence[str]) -> int:
     if choice.resume:
         if run.recipe.name not in (base.name, choice.recipe.name):
             raise UserError(f"{path} is a run of {run.recipe.name!r}, not of {base.name!r}")
+        if positional and arguments[0].endswith(".toml") and choice.recipe != run.recipe:
+            raise UserError(
+                f"{path} has other settings than {arguments[0]} and these options; go on with its "
+                f"own, {path / RECIPE}, or name another --run"
+            )
         asked = parse(Clone, options, "clone POLICY", default=Clone(run.recipe)).recipe
         if asked != run.recipe:
             raise UserError(

@@ -28,7 +28,7 @@ class Evaluate:
     episodes: int = 30  # whole games
     protocol: Literal["v4", "v5"] = "v4"  # v5 has sticky actions (0.25)
     deterministic: bool = False  # take the likeliest action instead of drawing one
-    seed: int = 0  # of games and actions
+    seed: int = 0  # of games and actions; game i has seed + i, so near seeds share games
     num_envs: int | None = None  # games played side by side; default 16 at most
     video: Path | None = None  # film a game: .mp4, .webm or .gif
     video_games: int = 1  # games in the video and the page

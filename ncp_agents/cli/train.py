@@ -43,7 +43,10 @@ def train(arguments: Sequence[str]) -> int:
     if first is not None:
         base = named_recipe(first)
     elif not {"-h", "--help", "--list", "--resume"} & set(options):
-        raise UserError("which policy? name one, such as pong-cfc, or a recipe file; see --list")
+        raise UserError(
+            "which policy? name it first: ncp-agents train pong-cfc --seed 2; or a recipe file; "
+            "--list shows the policies"
+        )
     choice = parse(Train, options, "train POLICY", default=Train(base))
     if choice.list:
         return policies([])
@@ -65,6 +68,13 @@ def train(arguments: Sequence[str]) -> int:
                 f"{path} is a run of {stored.name!r}, not of {base.name!r}; go on with it: "
                 f"ncp-agents train --run {shlex.quote(str(path))} --resume"
             )
+        if first is not None and first.endswith(".toml"):
+            if replace(choice.recipe, steps=stored.steps) != stored:
+                raise UserError(
+                    f"{path} has other settings than {first} and these options; go on with its "
+                    f"own: ncp-agents train --run {shlex.quote(str(path))} --resume"
+                )
+            stored = replace(stored, steps=choice.recipe.steps)
         recipe = parse(Train, options, "train POLICY", default=Train(stored)).recipe
         if replace(stored, steps=recipe.steps) != recipe:
             raise UserError(f"{path} has other settings than these; --resume takes only --steps")
@@ -75,7 +85,7 @@ def train(arguments: Sequence[str]) -> int:
     run = RunFolder(path, recipe) if choice.resume else RunFolder.create(path, recipe)
     outcome = run_training(run, resume=choice.resume)
     done = outcome.counters
-    if outcome.stopped_by is not None:
+    if outcome.stopped_by is not None and done.steps < recipe.steps:
         print(
             f"stopped at {done.steps:,} of {recipe.steps:,} steps, all saved; go on with: "
             f"ncp-agents train --run {shlex.quote(str(path))} --resume"
@@ -88,4 +98,4 @@ def train(arguments: Sequence[str]) -> int:
     if choice.save is not None:
         copy_policy(run, choice.save)
         print(f"saved to {choice.save}")
-    return 0
+    return 0 if outcome.stopped_by is None else SIGNALLED + outcome.stopped_by

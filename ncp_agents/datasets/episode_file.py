@@ -11,6 +11,7 @@ import dataclasses
 import io
 import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -160,10 +161,12 @@ def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    old = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read(file)
+    except tokenize.TokenError as error:
+        raise ValueError(f"a header of its arrays is damaged ({error})") from None
     if fortran:
         raise ValueError("its arrays are in Fortran's order")
     return shape, dtype

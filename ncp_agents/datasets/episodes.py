@@ -25,7 +25,7 @@ from ncp_agents.datasets.episode_file import Episode, check_actions, pack, unpac
 from ncp_agents.envs.games import action_meanings, normalise_game
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
-from ncp_agents.files import replacing, write_text
+from ncp_agents.files import replacing, sweep, write_text
 from ncp_agents.names import look_up
 
 DATASET = "dataset.json"
@@ -125,9 +125,8 @@ class Demos:
             raise UserError(f"somebody else is recording to {self.path}; name another") from None
         try:
             self.provenance, self.entries = _read_dataset(self.path)
-            for pattern in (".episode_*.npz", ".dataset.*.json"):  # of a recorder that was killed
-                for left in self.path.glob(pattern):
-                    left.unlink()
+            sweep(self.path / DATASET)
+            sweep(self.path / self._next_file)
             yield
         finally:
             lock.release()
@@ -141,10 +140,9 @@ class Demos:
         if not len(episode):
             raise ValueError("the episode has no steps, expected at least one")
         self._check(episode)
-        number = 1 + max((int(entry.file[8:14]) for entry in self.entries), default=-1)
         data = pack(episode)
         entry = Entry(
-            file=f"episode_{number:06d}.npz",
+            file=self._next_file,
             sha256=hashlib.sha256(data).hexdigest(),
             steps=len(episode),
             score=float(episode.rewards.sum()),
@@ -194,6 +192,11 @@ class Demos:
         except ValueError as error:
             raise UserError(f"{path} is not an episode: {error}{advice}") from None
         return episode
+
+    @property
+    def _next_file(self) -> str:
+        number = 1 + max((int(entry.file[8:14]) for entry in self.entries), default=-1)
+        return f"episode_{number:06d}.npz"
 
     @property
     def _frame(self) -> tuple[int, int, int]:

@@ -31,18 +31,16 @@ class StopWhen(BaseCallback):
 
 
 class Periodically(BaseCallback):
-    """Calls `job` between two rollouts, at the first chance after every `every` steps."""
+    """Calls `job` between two rollouts, at the first chance after every multiple of `every` steps;
+    the last time, before this training, was after `last` steps."""
 
-    def __init__(self, every: int, job: Callable[[], None]) -> None:
+    def __init__(self, every: int, job: Callable[[], None], last: int = 0) -> None:
         super().__init__()
-        self.every, self.job = every, job
-
-    def _on_training_start(self) -> None:
-        self._next = self.num_timesteps + self.every
+        self.every, self.job, self.last = every, job, last
 
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps >= self._next:
-            self._next += self.every * ((self.num_timesteps - self._next) // self.every + 1)
+        if self.num_timesteps // self.every > self.last // self.every:
+            self.last = self.num_timesteps
             self.job()
 
     def _on_step(self) -> bool:

@@ -96,6 +96,11 @@ class SequencePPO(RecurrentPPO):
             )
         if self.batch_size is None:
             self.batch_size = sequences * length
+        if self.batch_size < 2 and self.normalize_advantage:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, expected at least 2 samples to normalise "
+                "advantages over"
+            )
         if self.batch_size % length or sequences % (self.batch_size // length):
             raise ValueError(
                 f"batch_size is {self.batch_size}, expected {length} (steps a sequence) times a "
