@@ -33,9 +33,22 @@ def whole_number(name: str, value: Any, low: int, high: int | None = None) -> in
     return number
 
 
+def renamed(name: str, value: Any, older: str, alias: Any, default: Any = None) -> Any:
+    """An argument that may come under its older name, too.
+
+    Raises:
+        ValueError: both are there, and differ.
+    """
+    if alias is None or alias == value:
+        return value
+    if value != default:
+        raise ValueError(f"{name} is {value!r} and {older}, its older name, {alias!r}; give one")
+    return alias
+
+
 def check_step(x: Any, h: Any, timespan: Any, inputs: int, neurons: int) -> Any:
-    """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), all also without B → timespan as a
-    float or (B, 1).
+    """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), all also without B where the cell takes
+    that → timespan as a float or (B, 1).
 
     Raises:
         ValueError: another shape; one of (B,) would otherwise spread over the neurons where B = N.
@@ -45,6 +58,8 @@ def check_step(x: Any, h: Any, timespan: Any, inputs: int, neurons: int) -> Any:
             f"input has shape {tuple(x.shape)} and state {tuple(h.shape)}, expected (B, {inputs}) "
             f"and (B, {neurons})"
         )
+    if isinstance(timespan, np.ndarray):
+        raise ValueError("timespan is a numpy.ndarray, expected a float or an array like the input")
     shape, rows = tuple(getattr(timespan, "shape", ())), tuple(x.shape[:-1])
     if shape in ((), (*rows, 1)):
         return timespan
@@ -90,10 +105,19 @@ def check_mask(mask: Any, inputs: int, neurons: int) -> np.ndarray:
     return exists
 
 
+def check_outputs(outputs: int, last_layer: int) -> None:
+    """Raises ValueError for more outputs of wired CfC neurons than their last layer has."""
+    if outputs > last_layer:
+        raise ValueError(
+            f"the wiring has {outputs} outputs, expected at most the {last_layer} neurons of its "
+            "last layer"
+        )
+
+
 def check_ltc(
     input_mapping: Mapping, output_mapping: Mapping, ode_unfolds: int, epsilon: float
-) -> int:
-    """An LTC cell's options → ode_unfolds as a plain int.
+) -> tuple[int, float]:
+    """An LTC cell's options → ode_unfolds and epsilon as plain numbers.
 
     Raises:
         ValueError: an unknown mapping, fewer than one unfold, an epsilon that cannot be added to a
@@ -102,6 +126,6 @@ def check_ltc(
     for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
         if mapping is not None:
             look_up(name, mapping, ("affine", "linear"))
-    if not (isinstance(epsilon, int | float) and 0.0 <= epsilon < math.inf):
+    if not (isinstance(epsilon, int | float | np.number) and 0.0 <= epsilon < math.inf):
         raise ValueError(f"epsilon is {epsilon!r}, expected a number of at least 0; usual is 1e-8")
-    return whole_number("ode_unfolds", ode_unfolds, 1)
+    return whole_number("ode_unfolds", ode_unfolds, 1), float(epsilon)

@@ -51,7 +51,10 @@ def test_seeds_are_drawn_together(tmp_path, figures):
     mean = minutes.get_lines()[0].get_xydata()
     np.testing.assert_allclose(mean[0], [2000 / 60, 15])
     band = steps.collections[0].get_paths()[0].vertices
-    assert (band[:, 1].min(), band[:, 1].max()) == (0, 30)  # of two seeds: from one to the other
+    # Student's t of two seeds: 12.7062 times the error of their mean, 5 everywhere.
+    np.testing.assert_allclose(band[:, 1].min(), 5 - 12.7062 * 5, rtol=1e-4)
+    np.testing.assert_allclose(band[:, 1].max(), 25 + 12.7062 * 5, rtol=1e-4)
+    assert steps.get_ylim() == (-1.5, 31.5)  # the curves, 0 to 30
 
 
 def test_steps_alone_are_one_column(tmp_path, figures):

@@ -18,6 +18,7 @@ from ncp_agents.scores import (
     Scores,
     comparison,
     interval,
+    interval_of_seeds,
     read_scores,
     scores_of,
     table,
@@ -96,6 +97,14 @@ def test_intervals_along_an_axis():
     # With three values each of the extreme resamples has 1 / 27 > 2.5 %.
     np.testing.assert_allclose(both, [values.min(0), values.max(0)])
     assert np.isnan(interval(values[:1])).all()
+
+
+def test_intervals_of_seeds_are_students_t():
+    values = np.random.default_rng(2).normal(size=(3, 4))
+    half = 4.302653 * values.std(0, ddof=1) / math.sqrt(3)  # 97.5 % of t, 2 degrees of freedom
+    expected = values.mean(0) - half, values.mean(0) + half
+    np.testing.assert_allclose(interval_of_seeds(values), expected, rtol=1e-6)
+    assert np.isnan(interval_of_seeds(values[:1])).all()
 
 
 def test_one_game_has_no_spread():

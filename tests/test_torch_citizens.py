@@ -13,9 +13,19 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import prune
 
-from ncp_agents.torch import LTC, CfC, CfCCell, LTCCell, WiredCfCCell, second_derivatives
+from ncp_agents.torch import (
+    LTC,
+    CfC,
+    CfCCell,
+    LTCCell,
+    WiredCfCCell,
+    kernels,
+    second_derivatives,
+)
 from ncp_agents.wirings import AutoNCP
 
 LAYERS = {
@@ -97,17 +107,22 @@ def test_replicas_of_data_parallel_compute_the_same(layer, x):
 
     def replicate(module):
         replica = module._replicate_for_data_parallel()
+        replica._former_parameters = {}
         for name, child in module._modules.items():
             replica._modules[name] = None if child is None else replicate(child)
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                setattr(replica, name, parameter * 1.0)
+                replica._former_parameters[name] = parameter * 1.0
+                setattr(replica, name, replica._former_parameters[name])
         replica._parameters = {}
         return replica
 
     replica = replicate(layer)
     assert not list(replica.parameters())
     assert torch.equal(replica(x)[0], layer(x)[0])
+    network = replicate(torch.nn.Sequential(torch.nn.Linear(3, 3), layer))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(x)[0].dtype == torch.float32
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
@@ -129,6 +144,90 @@ def test_tensors_without_values_have_shapes(layer):
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         outputs, _ = layer(torch.randn(4, 5, 3))
     assert outputs.shape == (4, 5, layer.output_size)
+
+
+def test_without_values_timespans_are_not_looked_at(layer):
+    layer = layer.to("meta")
+    x = torch.empty(4, 5, 3, device="meta")
+    assert layer(x, timespans=x[..., 0])[0].shape == (4, 5, layer.output_size)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_forward_mode_follows(layer, x):
+    with forward_ad.dual_level():
+        moved = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, x))[0].sum()).tangent
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(leaf)[0].sum(), leaf)
+    torch.testing.assert_close(moved, (gradient * x).sum())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["dense", "wired", "ltc"])
+def test_many_gradients_at_once_are_refused_with_the_remedy(kind, x):
+    layer = LAYERS[kind]()
+    jacobian = lambda **how: torch.autograd.functional.jacobian(lambda x: layer(x)[0], x, **how)  # noqa: E731
+    with pytest.raises(RuntimeError, match=r"one gradient at a time.*second_derivatives"):
+        jacobian(vectorize=True)
+    with second_derivatives():
+        torch.testing.assert_close(jacobian(vectorize=True), jacobian())
+
+
+@pytest.mark.parametrize("backbone_units", [0, 8])
+def test_reparametrised_heads_are_read_anew(backbone_units, x):
+    layer = CfC(3, 10, backbone_units=backbone_units)
+    prune.l1_unstructured(layer.rnn_cell.ff1, "weight", 0.5)
+    expected = torch.nn.utils.parametrizations.weight_norm(layer.rnn_cell.ff2)
+    before = layer(x)[0]
+    with torch.no_grad():
+        layer.rnn_cell.ff1.weight_orig *= 2
+        expected.parametrizations.weight.original0 *= 2
+    after, _ = layer(x)
+    assert not torch.allclose(before, after)
+    with second_derivatives():
+        torch.testing.assert_close(layer(x)[0], after)
+
+
+@pytest.mark.parametrize("kind", ["dense", "wired", "ltc"])
+def test_one_weight_of_another_precision_is_never_misread(kind, x):
+    layer = LAYERS[kind]()
+    name = "w" if kind == "ltc" else "ff1.weight" if kind == "dense" else "layer_1.ff1.weight"
+    weight = layer.rnn_cell.get_parameter(name)
+    weight.data = weight.data.double()
+    with pytest.raises(RuntimeError, match="dtype"):
+        layer(x)
+
+
+def test_half_precision_keeps_small_states():
+    layer = CfC(3, AutoNCP(12, 3), init="balanced").bfloat16()
+    x = 0.01 * torch.randn(4, 5, 3, dtype=torch.bfloat16)
+    outputs, state = layer(x)
+    assert outputs.dtype == state.dtype == torch.bfloat16
+    expected = copy.deepcopy(layer).float()(x.float())[0]
+    torch.testing.assert_close(outputs.float(), expected, rtol=2**-8, atol=1e-5)
+
+
+def test_a_reset_forgets_what_is_no_number(layer, x):
+    resets = torch.zeros(4, 5, dtype=torch.bool)
+    resets[:, 0] = True
+    hidden = torch.full((4, layer.state_size), torch.nan)
+    state = (hidden, hidden) if layer.use_mixed else hidden
+    expected = layer(x)[0]
+    torch.testing.assert_close(layer(x, state, resets=resets)[0], expected)
+    with kernels.off():
+        torch.testing.assert_close(layer(x, state, resets=resets)[0], expected)
+
+
+def test_resets_come_to_the_inputs_device(layer, x):
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        layer(x, resets=torch.ones(4, 5, dtype=torch.bool, device="meta"))
+
+
+def test_a_wiring_that_changes_later_changes_no_layer():
+    wiring = AutoNCP(12, 3)
+    layer = LTC(3, wiring)
+    count = layer.synapse_count
+    wiring.adjacency_matrix[:] = 1
+    assert layer.synapse_count == count
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own

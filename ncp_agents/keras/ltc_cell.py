@@ -119,8 +119,8 @@ class LTCCell(WiredCell):
         super().__init__(wiring, **kwargs)
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
-        self.ode_unfolds = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
-        self.epsilon = epsilon
+        options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
+        self.ode_unfolds, self.epsilon = options
         self.initialization_ranges = _checked_ranges(initialization_ranges or {})
         self.implicit_param_constraints = implicit_param_constraints
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ncp_agents.checks import Mode
+from ncp_agents.checks import Mode, check_outputs
 from ncp_agents.keras.cfc_cell import CfCCell
 from ncp_agents.keras.inputs import single_state, split_sizes, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
@@ -56,6 +56,7 @@ class WiredCfCCell(WiredCell):
             raise ValueError(
                 f"activation={activation!r} does not go with a wiring: it has no backbone"
             )
+        check_outputs(self.output_size, len(wiring.layers[-1]))
         self.fully_recurrent = fully_recurrent
         self.mode: Mode = mode
         self.mask_time_gates = mask_time_gates

@@ -11,7 +11,7 @@ import numpy as np
 from mlx import nn
 from mlx.nn.init import orthogonal
 
-from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, whole_number
+from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, renamed, whole_number
 from ncp_agents.mlx.activations import ACTIVATIONS
 from ncp_agents.mlx.heads import head
 from ncp_agents.mlx.masks import freeze_masks
@@ -138,14 +138,16 @@ class CfCCell(nn.Module):
     ) -> None:
         super().__init__()
         input_size = whole_number("input_size", input_size, 1)
-        units = whole_number("units", hidden_size if units is None else units, 1)
+        units = whole_number("units", renamed("units", units, "hidden_size", hidden_size), 1)
         backbone_units, self.backbone_layers = check_cfc(
             mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
         )
         self.input_size = input_size
         self.hidden_size = units
         self.mode: Mode = mode
-        self.activation_name = backbone_activation or activation
+        self.activation_name = renamed(
+            "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
+        )
         look_up("activation", self.activation_name, ACTIVATIONS)
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
@@ -229,6 +231,8 @@ class CfCCell(nn.Module):
             ValueError: another shape.
         """
         timespan = check_step(x, h, timespan, self.input_size, self.hidden_size)
+        if isinstance(timespan, mx.array):
+            timespan = timespan.astype(x.dtype)
         fused = self.fuse(None if isinstance(timespan, mx.array) else timespan)
         h = fused.step(fused.project(x), h, timespan)
         return h, h

@@ -89,8 +89,9 @@ def euler(
     v: mx.array, conductance: mx.array, pull: mx.array, cm: mx.array, dt: mx.array
 ) -> mx.array:
     """One semi-implicit step; a dt of 0 leaves v as it was."""
-    divisor = mx.where(dt > 0, cm + dt * conductance, 1.0)
-    return v + mx.where(dt > 0, dt * (pull - conductance * v) / divisor, 0.0)
+    divisor = cm + dt * conductance
+    divisor = mx.where(divisor == 0, 1.0, divisor)  # dt and cm are
+    return v + dt * (pull - conductance * v) / divisor
 
 
 class Membrane(NamedTuple):
@@ -166,11 +167,10 @@ class LTCCell(WiredCell):
         implicit_param_constraints: bool = False,
     ) -> None:
         super().__init__(wiring, in_features, "in_features")
-        ode_unfolds = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
+        options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
-        self.ode_unfolds = ode_unfolds
-        self.epsilon = epsilon
+        self.ode_unfolds, self.epsilon = options
         self.implicit_param_constraints = implicit_param_constraints
 
         self._layouts: dict[str, Layout] = {}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ncp_agents.checks import Init, Mode, check_step
+from ncp_agents.checks import Init, Mode, check_outputs, check_step
 from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC
 from ncp_agents.mlx.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
@@ -71,6 +71,7 @@ class WiredCfCCell(WiredCell):
         super().__init__(wiring, input_size, "input_size")
         self.mode: Mode = mode
         layers = wiring.layers
+        check_outputs(self.motor_size, len(layers[-1]))
         sources = self.sensory_size
         for index, neurons in enumerate(layers):
             if index == 0:

@@ -15,7 +15,7 @@ from ncp_agents.errors import UserError
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.figures import COLORS, calm, check_picture_path, save_figure
 from ncp_agents.run_folder import RunFolder, read_progress
-from ncp_agents.scores import interval
+from ncp_agents.scores import interval_of_seeds
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -52,8 +52,8 @@ def draw_curves(
     """Draw the training returns of runs over steps and over minutes, a row for each game.
 
     Runs that differ in nothing but their seed are drawn together, as their mean and its 95 %
-    bootstrap interval, as far as all of them got. They go by the recipe's name; another recipe of
-    the same name goes by its run's folder.
+    interval, as far as all of them got. They go by the recipe's name; another recipe of the same
+    name goes by its run's folder.
 
     Args:
         by: "steps", "seconds" or both: a column for each.
@@ -81,8 +81,13 @@ def draw_curves(
     for game, row in zip(games, panels, strict=True):
         drawn = {recipe: s for recipe, s in groups.items() if recipe.environment.game == game}
         for axes, unit in zip(row, by, strict=True):
-            for i, (recipe, seeds) in enumerate(drawn.items()):
-                _draw_group(axes, [_curve(rows, unit) for rows in seeds], names[recipe], i)
+            curves = {recipe: [_curve(rows, unit) for rows in s] for recipe, s in drawn.items()}
+            for i, (recipe, seeds) in enumerate(curves.items()):
+                _draw_group(axes, seeds, names[recipe], i)
+            # The curves fill the panel, however wide an interval is where there are few seeds.
+            values = np.concatenate([y for seeds in curves.values() for _, y in seeds])
+            margin = 0.05 * max(float(np.ptp(values)), 1.0)
+            axes.set_ylim(values.min() - margin, values.max() + margin)
             _finish(axes, unit, *drawn)
         row[0].set_ylabel(f"{game}: mean return of the last training games")
         row[0].legend(frameon=False, title="mean and 95 % interval", alignment="left")
@@ -97,7 +102,7 @@ def _draw_group(
     grid = np.linspace(start, end, POINTS)
     values = np.stack([np.interp(grid, x, y) for x, y in curves])
     seeds = "1 seed" if len(curves) == 1 else f"{len(curves)} seeds"
-    axes.fill_between(grid, *interval(values), color=color, alpha=0.15, linewidth=0)
+    axes.fill_between(grid, *interval_of_seeds(values), color=color, alpha=0.15, linewidth=0)
     axes.plot(grid, values.mean(0), color=color, label=f"{name}, {seeds}")
 
 
@@ -117,6 +122,7 @@ def _finish(axes: Axes, by: str, *recipes: Recipe) -> None:
         style = {"color": "grey", "linestyle": ":", "linewidth": 1.2}
         if human[1] < low + MOST_STRETCH * (high - low):
             axes.axhline(human[1], label="human", **style)
+            axes.set_ylim(top=max(high, human[1] + 0.05 * (high - low)))
         else:
             axes.plot([], [], label=f"human: {human[1]:,.0f}, far above", **style)
     axes.set_xlabel({"steps": "steps (millions; one is 4 frames)", "seconds": "minutes"}[by])

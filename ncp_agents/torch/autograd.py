@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.autograd import forward_ad
+
+BY_HAND = "this layer's backward is written by hand and"
+REMEDY = "compute its output in `with ncp_agents.torch.second_derivatives():`"
 
 _every_operation: ContextVar[bool] = ContextVar("every_operation", default=False)
 
@@ -36,6 +40,8 @@ def is_followed(x: Tensor) -> bool:
         or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         or type(x) not in (Tensor, torch.nn.Parameter)
         or _functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or x.is_meta
     )
 
 
@@ -46,6 +52,8 @@ def written_by_hand(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def wrapper(ctx: Any, *grad_outputs: Tensor) -> Any:
+        if any(map(_is_batched, filter(_given, grad_outputs))):
+            raise RuntimeError(f"{BY_HAND} takes one gradient at a time; {REMEDY}")
         with torch.no_grad():
             grads = backward(ctx, *grad_outputs)
         if not torch.is_grad_enabled():
@@ -54,6 +62,11 @@ def written_by_hand(backward: Callable[..., Any]) -> Callable[..., Any]:
         return tuple(next(marked) if _given(grad) else None for grad in grads)
 
     return wrapper
+
+
+def _is_batched(grad: Tensor) -> bool:
+    """Whether it stands for many gradients at once, as with `vectorize=True` of a Jacobian."""
+    return _functorch.is_batchedtensor(grad) or _functorch.is_legacy_batchedtensor(grad)
 
 
 def _given(grad: Tensor | None) -> bool:
@@ -67,7 +80,4 @@ class _NotAgain(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        raise RuntimeError(
-            "this layer's backward is written by hand and cannot be differentiated again; compute "
-            "its output in `with ncp_agents.torch.second_derivatives():`"
-        )
+        raise RuntimeError(f"{BY_HAND} cannot be differentiated again; {REMEDY}")

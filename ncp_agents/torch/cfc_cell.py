@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, whole_number
+from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, renamed, whole_number
 from ncp_agents.names import look_up
 from ncp_agents.torch.activations import activation as find_activation
 from ncp_agents.torch.heads import Head
@@ -70,14 +70,16 @@ class CfCCell(nn.Module):
     ) -> None:
         super().__init__()
         input_size = whole_number("input_size", input_size, 1)
-        units = whole_number("units", hidden_size if units is None else units, 1)
+        units = whole_number("units", renamed("units", units, "hidden_size", hidden_size), 1)
         backbone_units, self.backbone_layers = check_cfc(
             mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
         )
         self.input_size = input_size
         self.hidden_size = units
         self.mode: Mode = mode
-        self.activation_name = backbone_activation or activation
+        self.activation_name = renamed(
+            "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
+        )
         self.activation = find_activation(self.activation_name)
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
@@ -136,6 +138,8 @@ class CfCCell(nn.Module):
         """(I + N, N) of any sign → (N, I + N) of 0.0 and 1.0."""
         if mask is None:
             return None
+        if isinstance(mask, Tensor):
+            mask = (mask.detach() != 0).cpu()
         exists = check_mask(mask, self.input_size, self.hidden_size)
         return torch.as_tensor(exists.T.astype(np.float32, order="C"))
 
@@ -144,10 +148,10 @@ class CfCCell(nn.Module):
         mask = self.sparsity_mask
         for name in ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b"):
             head: Head = getattr(self, name)
+            weight, bias = head.tensors()
             if mask is not None and (self.mask_time_gates or name.startswith("ff")):
-                yield head.weight * mask, head.bias
-            else:
-                yield head.weight, head.bias
+                weight = weight * mask
+            yield weight, bias
 
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
@@ -158,6 +162,8 @@ class CfCCell(nn.Module):
             ValueError: another shape.
         """
         timespan = check_step(x, h, timespan, self.input_size, self.hidden_size)
+        if isinstance(timespan, Tensor):
+            timespan = timespan.to(x.dtype)
         z = torch.cat([x, h], -1)
         for layer in self.backbone.values():
             z = self.activation(layer(z))

@@ -14,7 +14,7 @@ gate = sigmoid(a * dt + b); pure mode has the single head [f], and keeps h inste
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, cast
 
@@ -56,6 +56,16 @@ class FusedWeights:
     @property
     def units(self) -> int:
         return sum(self.layer_sizes)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.linears[0][0].dtype
+
+    def single(self) -> FusedWeights:
+        """The same in single precision."""
+        linears = [(weight.float(), bias.float()) for weight, bias in self.linears]
+        pure = None if self.pure is None else (self.pure[0].float(), self.pure[1].float())
+        return replace(self, linears=linears, pure=pure)
 
     @property
     def inputs(self) -> int:
@@ -107,12 +117,17 @@ def layers(sizes: list[int]) -> list[slice]:
 
 
 def fuse(cell: CfCCell | WiredCfCCell, timespan: float | None) -> FusedWeights:
-    """The fused weights of a cell; `timespan` is the constant one in steps, None if it varies."""
+    """The fused weights of a cell; `timespan` is the constant one in steps, None if it varies.
+
+    Those of half precision in single precision: there p = (h + 1) / 2 has too few digits near 1/2.
+    """
     if isinstance(cell, WiredCfCCell):
-        return _fuse_chain(cell.cells, timespan)
-    if cell.backbone_layers:
-        return _fuse_backbone(cell, timespan)
-    return _fuse_chain([cell], timespan)
+        weights = _fuse_chain(cell.cells, timespan)
+    elif cell.backbone_layers:
+        weights = _fuse_backbone(cell, timespan)
+    else:
+        weights = _fuse_chain([cell], timespan)
+    return weights.single() if weights.dtype.itemsize < 4 else weights
 
 
 def _stacked_heads(cell: CfCCell, timespan: float | None) -> tuple[Tensor, Tensor]:
@@ -149,8 +164,8 @@ def _fuse_backbone(cell: CfCCell, timespan: float | None) -> FusedWeights:
     activation = cell.activation
     backbone = [cast(Head, layer) for layer in cell.backbone.values()]
     linears = [  # weights may come in any order of memory, and the products keep it
-        (activation.inner * b.weight.contiguous(), activation.inner * b.bias.contiguous())
-        for b in backbone
+        (activation.inner * weight.contiguous(), activation.inner * bias.contiguous())
+        for weight, bias in (layer.tensors() for layer in backbone)
     ]
     weight, bias = _stacked_heads(cell, timespan)
     linears.append((weight.flatten(0, 1), bias.flatten()))

@@ -23,6 +23,13 @@ class Head(nn.Module):
         bound = 1 / math.sqrt(inputs)
         nn.init.uniform_(self.bias, -bound, bound)
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """W and b, as the hooks of `torch.nn.utils.prune`, `weight_norm` and `spectral_norm` make
+        them before each use."""
+        for hook in self._forward_pre_hooks.values():
+            hook(self, ())
+        return self.weight, self.bias
+
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight, self.bias)
 

@@ -54,6 +54,13 @@ class Membrane(NamedTuple):
     unfolds: int
     epsilon: float
 
+    def is_single(self, v: Tensor) -> bool:
+        """Whether all parameters, and the potentials v, are float32 and on one device."""
+        tensors = (self.cm, self.leak, self.rest, *self.sensory[3:], *self.internal[3:])
+        return v.dtype == torch.float32 and all(
+            tensor.dtype == v.dtype and tensor.device == v.device for tensor in tensors
+        )
+
     def base(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (…, I) → conductance and pull (…, N) of all that stays the same within a step."""
         conductance, pull = self.sensory.receive(x)
@@ -62,12 +69,12 @@ class Membrane(NamedTuple):
     def step(self, base: tuple[Tensor, Tensor], v: Tensor, timespan: float | Tensor) -> Tensor:
         """One step from potentials v (B, N); timespan a float or (B, 1) → v' (B, N)."""
         dt = torch.as_tensor(timespan, dtype=v.dtype, device=v.device) / self.unfolds
-        moves = dt > 0
         for _ in range(self.unfolds):
             conductance, pull = self.internal.receive(v)
             conductance, pull = conductance + base[0], pull + base[1]
-            divisor = torch.where(moves, self.cm + dt * conductance, 1.0)
-            v = v + torch.where(moves, dt * (pull - conductance * v) / divisor, 0.0)
+            divisor = self.cm + dt * conductance
+            divisor = torch.where(divisor == 0, 1.0, divisor)  # dt and cm are: nothing moves
+            v = v + dt * (pull - conductance * v) / divisor
         return v
 
 
@@ -117,11 +124,10 @@ class LTCCell(WiredCell):
         implicit_param_constraints: bool = False,
     ) -> None:
         super().__init__(wiring, in_features, "in_features")
-        ode_unfolds = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
+        options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
         self.input_mapping: Mapping = input_mapping
         self.output_mapping: Mapping = output_mapping
-        self.ode_unfolds = ode_unfolds
-        self.epsilon = epsilon
+        self.ode_unfolds, self.epsilon = options
         self.implicit_param_constraints = implicit_param_constraints
 
         neurons, inputs = self.state_size, self.sensory_size

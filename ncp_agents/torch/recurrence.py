@@ -272,7 +272,7 @@ class Recurrence(torch.autograd.Function):
 
         drecurrent = states[:-1].flatten(0, 1).T @ dz[0].flatten(0, 1)
         if resets is not None:
-            drecurrent += _reset_correction(plan, states, resets, dz[0], own)
+            drecurrent += _reset_correction(plan, states, resets, dz[0])
         dhidden: list[Tensor | None] = []
         for i in range(depth):
             flat = dz[i + 1].flatten(0, 1)
@@ -317,11 +317,9 @@ def _split(recurrent: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
     return own, recurrent - own
 
 
-def _reset_correction(
-    plan: Plan, states: Tensor, resets: Tensor, dz: Tensor, own: Tensor
-) -> Tensor:
-    """What dR = p.T @ dz gets wrong in waves where `own` saw a reset state instead of p."""
+def _reset_correction(plan: Plan, states: Tensor, resets: Tensor, dz: Tensor) -> Tensor:
+    """What dR = p.T @ dz gets wrong in waves where layers saw a reset state of their own, not p."""
     waves = sorted(plan.reset_waves)
     change = (plan.forgotten - states[waves]) * resets[waves]
     correction = change.flatten(0, 1).T @ dz[waves].flatten(0, 1)
-    return correction if len(plan.layer_sizes) == 1 else correction * (own != 0)
+    return _split(correction, plan)[0]

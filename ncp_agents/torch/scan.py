@@ -78,6 +78,8 @@ def scan(
     → states (T, B, N), final state (B, N)."""
     constant = None if isinstance(timespans, Tensor) else timespans
     weights = prepared(cell, constant, lambda: fuse(cell, constant))
+    dtype, h = x.dtype, h.to(weights.dtype)
+    x = x.to(h.dtype)
     if cfc.fits(weights, h):
         varying = timespans.to(h.dtype) if isinstance(timespans, Tensor) else None
         states = cfc.run(weights, x, h, varying, resets)
@@ -85,6 +87,7 @@ def scan(
         if resets is not None and not bool(resets.any()):
             resets = None
         states = _in_skewed_time(weights, x, h, timespans, resets)
+    states = states.to(dtype)
     return states, states[-1].clone()  # who changes it must not change the output
 
 
@@ -92,6 +95,8 @@ def _in_skewed_time(
     weights: FusedWeights, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
     """As `scan`, in plain torch, on p = (h + 1) / 2 except in pure mode."""
+    if resets is not None:  # also a state that is no number, whose product with 0 would be none
+        h = h.masked_fill(resets[0][:, None], 0.0)
     blocks = Blocks.of(weights.linears, weights.layer_sizes, weights.depth)
     keeps_h = weights.mode == "pure"
     if not keeps_h:
@@ -141,7 +146,13 @@ def scan_ltc(
     if isinstance(timespans, Tensor):
         timespans = timespans.to(v.dtype)
     kernel = kernels.backend("ltc", v.device.type)
-    if kernel and kernels.are_on() and kernel.fits(membrane, v):
+    if (
+        kernel
+        and kernels.are_on()
+        and membrane.is_single(v)
+        and kernel.fits(membrane, v)
+        and not _learns_from_none(timespans)
+    ):
         states = kernel.run(membrane, x, v, timespans, resets)
         return states, states[-1].clone()
     conductance, pull = membrane.base(x)
@@ -155,12 +166,23 @@ def scan_ltc(
     return torch.stack(states), v
 
 
+def _learns_from_none(timespans: float | Tensor) -> bool:
+    """Whether timespans of 0 want a gradient, which the kernels of LTC neurons do not have."""
+    return (
+        isinstance(timespans, Tensor)
+        and timespans.requires_grad
+        and torch.is_grad_enabled()
+        and not bool(timespans.all())
+    )
+
+
 def step_link(cell: CfCCell | WiredCfCCell | LTCCell, x: Tensor, states: Tensor) -> Link | None:
     """One step of a cell, x (B, I) to states (B, N), as a link of a chain of the CPU's kernels, or
     None where they do not fit. Timespans are 1."""
     if isinstance(cell, LTCCell):
         membrane = cell.membrane()
-        return ltc_cpu.link(membrane, x, states) if ltc_cpu.fits(membrane, states) else None
+        fits = membrane.is_single(states) and ltc_cpu.fits(membrane, states)
+        return ltc_cpu.link(membrane, x, states) if fits else None
     weights = fuse(cell, 1.0)
     return cfc_cpu.link(weights, x, states) if cfc.fits(weights, states) else None
 

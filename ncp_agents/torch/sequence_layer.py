@@ -104,6 +104,9 @@ class SequenceLayer(nn.Module, ABC):
         states, hx = self.states(input, hx, timespans, resets)
         if not self.return_sequences:
             states = states.select(0 if input.dim() == 2 else self._time_axis, -1)
+        if _is_autocast(states):
+            with torch.autocast(states.device.type, enabled=False):
+                return self.read_out(states), hx
         return self.read_out(states), hx
 
     def states(
@@ -144,7 +147,7 @@ class SequenceLayer(nn.Module, ABC):
                 raise ValueError(
                     f"resets has shape {tuple(resets.shape)}, expected {tuple(lead)} of bool"
                 )
-            resets = self._time_major(resets.bool(), batched)
+            resets = self._time_major(resets.to(input.device, torch.bool), batched)
 
         if self.step_by_step:
             states, h, c = scan_steps(self.rnn_cell, self.lstm, x, h, c, timespans, resets)
@@ -161,7 +164,7 @@ class SequenceLayer(nn.Module, ABC):
         if not isinstance(input, Tensor):
             raise ValueError(f"input is a {type(input).__name__}, expected a torch.Tensor")
         weight = prepared(self.rnn_cell, "a parameter", lambda: _a_parameter(self.rnn_cell))
-        if weight is None:  # a replica of DataParallel, which made the inputs fit
+        if weight is None:  # a replica of DataParallel, should torch keep them elsewhere yet
             return
         if input.device != weight.device:
             raise ValueError(
@@ -247,7 +250,9 @@ def _is_autocast(x: Tensor) -> bool:
 
 def _a_parameter(module: nn.Module) -> nn.Parameter | None:
     """As `next(module.parameters())`, whose book-keeping takes a tenth of a step."""
-    for parameter in module._parameters.values():
+    # A replica of DataParallel keeps them elsewhere.
+    own = module._parameters or getattr(module, "_former_parameters", {})
+    for parameter in own.values():
         return parameter
     children = (_a_parameter(child) for child in module._modules.values() if child is not None)
     return next((parameter for parameter in children if parameter is not None), None)

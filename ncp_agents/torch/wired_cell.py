@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from torch import nn
 
 from ncp_agents.wirings import Wiring
@@ -29,7 +31,7 @@ class WiredCell(nn.Module):
             raise ValueError(
                 f"the wiring is not built; pass {argument}, or call wiring.build({argument}) first"
             )
-        self.wiring = wiring
+        self.wiring = deepcopy(wiring)  # whoever changes theirs does not change this cell
 
     @property
     def state_size(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncp_agents.checks import Init, Mode, check_step
+from ncp_agents.checks import Init, Mode, check_outputs, check_step
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
@@ -51,6 +51,7 @@ class WiredCfCCell(WiredCell):
         super().__init__(wiring, input_size, "input_size")
         self.mode: Mode = mode
         layers = wiring.layers
+        check_outputs(self.motor_size, len(layers[-1]))
         sources = self.sensory_size
         for index, neurons in enumerate(layers):
             if index == 0:

@@ -60,7 +60,7 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
     if count > MOST_SYNAPSES:
         _blocks(axes, wiring, columns, count)
         return axes
-    opacity = float(np.clip(60 / count**0.5 / 10, 0.15, 0.8))
+    opacity = float(np.clip(6 / max(count, 1) ** 0.5, 0.15, 0.8))
     for places, matrix in zip((sensory, neurons), matrices, strict=True):
         for sign, (_, color) in SYNAPSES.items():
             pairs = np.argwhere(matrix == sign)

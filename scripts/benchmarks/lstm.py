@@ -16,7 +16,8 @@ Kinds, alike but for what stands between encoder and heads:
 
 The table gives the mean return of training games over all steps, which tells how soon a kind
 learns, of the last ones, and of the last evaluation, for each seed and for all with their 95 %
-bootstrap interval; the picture, a row for each game, the mean return over steps with that interval.
+interval (Student's t); the picture, a row for each game, the mean return over steps with that
+interval.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from ncp_agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curves
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import build, find
-from ncp_agents.scores import interval, number
+from ncp_agents.scores import interval_of_seeds, number
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training import default_run
 
@@ -110,7 +111,7 @@ def main() -> None:
                 runs.append(RunFolder.open(default_run(seeded, options.runs)))
                 table.add_row(*about, str(seed), *map(number, seeds[-1]))
             if len(seeds) > 1:
-                spans = zip(np.mean(seeds, 0), *interval(np.array(seeds)), strict=True)
+                spans = zip(np.mean(seeds, 0), *interval_of_seeds(np.array(seeds)), strict=True)
                 cells = [f"{mean:.1f} ({low:.1f} … {high:.1f})" for mean, low, high in spans]
                 table.add_row(*about, "all", *cells, end_section=True)
     draw_curves(runs, options.picture, by=("steps",))

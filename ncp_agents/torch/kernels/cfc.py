@@ -91,10 +91,12 @@ class Gradients(NamedTuple):
 def fits(weights: FusedWeights, h: Tensor) -> bool:
     """Whether there is a kernel for these weights and this state."""
     backend = kernels.backend("cfc", h.device.type)
+    tensors = (tensor for pair in weights.linears for tensor in pair)
     return (
         kernels.are_on()
         and backend is not None
-        and h.dtype == weights.linears[0][0].dtype == torch.float32
+        and h.dtype == torch.float32
+        and all(tensor.dtype == h.dtype and tensor.device == h.device for tensor in tensors)
         and weights.mode != "pure"
         and backend.fits(weights)
     )
@@ -108,6 +110,8 @@ def run(
     plan = Plan.of(weights, heads=3 if timespans is None else 4)
     backend = kernels.backend("cfc", h.device.type)
     x, h = backend.ordered(x.to(h.dtype)), h.contiguous()
+    if resets is not None and h.is_cuda:  # also a state that is no number
+        h = h.masked_fill(resets[0][:, None], 0.0)
     timespans = None if timespans is None else timespans.contiguous()
     resets = None if resets is None else resets.contiguous()
     if torch.is_grad_enabled():

@@ -25,7 +25,7 @@ WARPS = 16
 
 
 def fits(membrane: Membrane, v: Tensor) -> bool:
-    return v.dtype == membrane.cm.dtype == torch.float32 and v.shape[1] <= MOST_NEURONS
+    return v.shape[1] <= MOST_NEURONS
 
 
 def run(
@@ -155,7 +155,7 @@ def _forward(
     UNFOLDS: tl.constexpr,
     NEURONS: tl.constexpr,
 ):
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, NEURONS)
     inside = n < neurons
     slope, offset, weight, reversal, _, _ = _synapses(table, neurons, NEURONS)
@@ -201,7 +201,7 @@ def _backward(
     UNFOLDS: tl.constexpr,
     NEURONS: tl.constexpr,
 ):
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, NEURONS)
     inside = n < neurons
     slope, offset, weight, reversal, place, both = _synapses(table, neurons, NEURONS)
