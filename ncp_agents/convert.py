@@ -68,11 +68,18 @@ def convert(source: Path, target: Path) -> None:
 
 
 def save(layer: Any, path: Path | str) -> None:
-    """Writes a CfC or LTC of any port."""
+    """Writes a CfC or LTC of any port, in single precision.
+
+    Raises:
+        UserError: another layer, or one of another precision.
+    """
     from safetensors.numpy import save_file
 
     metadata = {"layer": json.dumps(describe(layer))}
     weights = {name: np.ascontiguousarray(w) for name, w in weights_of(layer).items()}
+    for name, values in weights.items():
+        if values.dtype != np.float32:
+            raise UserError(f"{name} is {values.dtype}; save a copy of the layer in float32")
     with replacing(Path(path)) as temporary:
         save_file(weights, temporary, metadata)
 
@@ -117,6 +124,8 @@ def describe(layer: Any) -> dict[str, Any]:
         "input_size": layer.input_size,
         "units": layer.state_size if wiring is None else wiring_to_config(wiring),
         "mixed_memory": layer.use_mixed,
+        "return_sequences": layer.return_sequences,
+        "batch_first": layer.batch_first,
     }
     if kind == "CfC":
         described["proj_size"] = layer.proj_size
@@ -140,12 +149,15 @@ def weights_of(layer: Any) -> dict[str, np.ndarray]:
         from ncp_agents.keras import weights
 
         return weights.to_torch(layer)
-    if port == "mlx":
-        from mlx.utils import tree_flatten
+    try:
+        if port == "mlx":
+            from mlx.utils import tree_flatten
 
-        return {name: np.array(value) for name, value in tree_flatten(layer.parameters())}
-    # Copies: JAX would go on using torch's own memory.
-    return {name: value.numpy(force=True).copy() for name, value in layer.state_dict().items()}
+            return {name: np.array(value) for name, value in tree_flatten(layer.parameters())}
+        # Copies: JAX would go on using torch's own memory.
+        return {name: value.numpy(force=True).copy() for name, value in layer.state_dict().items()}
+    except (TypeError, RuntimeError) as error:  # NumPy has no bfloat16
+        raise UserError(f"{error}; take a copy of the layer in float32") from None
 
 
 def set_weights(layer: Any, weights: Mapping[str, np.ndarray]) -> None:
@@ -176,8 +188,7 @@ def set_weights(layer: Any, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def make(description: Mapping[str, Any], weights: Mapping[str, np.ndarray], port: Port) -> Any:
-    """The layer that `describe` described and `weights_of` took the weights of, in any port; a
-    layer of Keras returns whole sequences, as the others do."""
+    """The layer that `describe` described and `weights_of` took the weights of, in any port."""
     if look_up("port", port, get_args(Port)) == "keras":
         from ncp_agents.keras import weights as of_keras
 
@@ -198,7 +209,8 @@ def make(description: Mapping[str, Any], weights: Mapping[str, np.ndarray], port
 
 def _port_of(layer: Any) -> str:
     package, *name = type(layer).__module__.split(".")
-    if package != "ncp_agents" or name[0] not in get_args(Port):
+    known = package == "ncp_agents" and name[0] in get_args(Port)
+    if not known or type(layer).__name__ not in ("CfC", "LTC"):
         kind = f"{type(layer).__module__}.{type(layer).__name__}"
         raise UserError(f"layer is a {kind}, expected a CfC or LTC of ncp_agents")
     return name[0]

@@ -72,6 +72,39 @@ def test_round_trip_through_every_port(make, x, tmp_path):
         np.testing.assert_allclose(output(layer, x), expected, rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("port", ["torch", "mlx"])
+def test_the_order_of_axes_and_what_is_returned_come_along(port, tmp_path):
+    layer = ncp_agents.torch.CfC(I, 8, batch_first=False, return_sequences=False)
+    convert.save(layer, tmp_path / "layer.safetensors")
+    loaded = convert.load(tmp_path / "layer.safetensors", port)
+    assert (loaded.batch_first, loaded.return_sequences) == (False, False)
+    with pytest.raises(UserError, match="time-major, as layers of Keras never are"):
+        convert.load(tmp_path / "layer.safetensors", "keras")
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            lambda: ncp_agents.torch.CfC(I, 8).double(),
+            "is float64; save a copy of the layer in float32",
+        ),
+        (
+            lambda: ncp_agents.torch.CfC(I, 8).bfloat16(),
+            "BFloat16; take a copy of the layer in float32",
+        ),
+        (
+            lambda: ncp_agents.torch.CfC(I, 8).rnn_cell,
+            "layer is a .*CfCCell, expected a CfC or LTC",
+        ),
+    ],
+)
+def test_what_no_file_holds_is_refused(layer, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        convert.save(layer(), tmp_path / "layer.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_of_keras_load_into_ncps_and_back(x, tmp_path):
     theirs = ncps.torch.CfC(I, ncps.wirings.AutoNCP(9, 2, seed=4))
     convert.save(from_ncps(theirs), tmp_path / "a.safetensors")

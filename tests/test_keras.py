@@ -120,6 +120,40 @@ def test_state_in_and_out(x):
         close(a, b)
 
 
+def gradient_of_a_gradient(function, x):
+    if BACKEND == "torch":
+        import torch
+
+        x = torch.tensor(x, requires_grad=True)
+        (gradient,) = torch.autograd.grad(function(x), x, create_graph=True)
+        return torch.autograd.grad(ops.sum(gradient**2), x)[0]
+    if BACKEND == "jax":
+        import jax
+
+        gradient = jax.grad(function)
+        return jax.grad(lambda x: ops.sum(gradient(x) ** 2))(x)
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            value = function(x)
+        squared = ops.sum(inner.gradient(value, x) ** 2)
+    return outer.gradient(squared, x)
+
+
+@pytest.mark.parametrize("kind", ["dense", "wired", "ltc"])  # "memory" has no backward by hand
+def test_second_derivatives_are_refused_with_the_remedy(kind, x):
+    layer = LAYERS[kind](return_sequences=True)
+    layer(x)
+    with pytest.raises(RuntimeError, match=r"second derivatives take keras\.layers\.RNN"):
+        gradient_of_a_gradient(lambda x: ops.sum(layer(x) ** 2), x)
+    steps = keras.layers.RNN(layer.cell, return_sequences=True)
+    assert numpy(gradient_of_a_gradient(lambda x: ops.sum(steps(x) ** 2), x)).any()
+
+
 @each_layer
 def test_timespans_are_a_second_input(make, x):
     layer = make(return_sequences=True)

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ncp_agents.keras.backward import not_again
 from ncp_agents.keras.ltc_cell import LTCCell, Membrane, Unfold
 from ncp_agents.keras.ops import Tensor, ops, tree
 from ncp_agents.keras.recurrence import Arrays, time_loop
@@ -44,7 +45,7 @@ def ltc_recurrence(cell: LTCCell, arrays: Arrays, unroll: bool) -> Tensor:
 
         def gradient(*received: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             dout = received[0] if upstream is None else upstream
-            return tuple(tree.flatten(_backward(cell, membrane, given, kept, dout, unroll)))
+            return not_again(tree.flatten(_backward(cell, membrane, given, kept, dout, unroll)))
 
         return states, gradient
 

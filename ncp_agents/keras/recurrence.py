@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 from ncp_agents.checks import Mode
 from ncp_agents.keras.activations import Activation
+from ncp_agents.keras.backward import not_again
 from ncp_agents.keras.inputs import split_sizes
 from ncp_agents.keras.ops import Tensor, ops, tree
 
@@ -64,7 +65,7 @@ def recurrence(plan: Plan, arrays: Arrays) -> Tensor:
         def gradient(*received: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             dout = received[0] if upstream is None else upstream
             found = _backward(plan, given, kept, dout)
-            return tuple(found.get(name, ops.zeros_like(given[name])) for name in names)
+            return not_again([found.get(name, ops.zeros_like(given[name])) for name in names])
 
         return states, gradient
 

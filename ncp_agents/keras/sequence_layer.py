@@ -23,8 +23,9 @@ class SequenceLayer(keras.layers.RNN):
     `return_sequences`, `return_state`, `go_backwards`, `stateful`, `unroll`,
     `zero_output_for_mask`.
 
-    The state is h (B, N), with mixed memory h and c. The backward is written by hand: for second
-    derivatives, as of a gradient penalty, take `keras.layers.RNN(layer.cell)`.
+    The state is h (B, N), with mixed memory h and c. The backward is written by hand and
+    cannot be differentiated again: for second derivatives, as of a gradient penalty, take
+    `keras.layers.RNN(layer.cell)`.
 
     Axes: B batch, T steps, I inputs, N neurons, M outputs.
     """

@@ -74,19 +74,22 @@ def describe(layer: CfC | LTC, settings: Mapping[str, tuple[str, ...]]) -> dict[
     names = settings[kind]
     if kind == "CfC" and isinstance(config["units"], int):
         names += settings["dense CfC"]
-    shared = {name: config[name] for name in ("units", "mixed_memory", *names)}
+    names = ("units", "mixed_memory", "return_sequences", *names)
+    shared = {name: config[name] for name in names}
     return {"kind": kind, "input_size": layer.input_size, **shared}
 
 
 def make(description: Mapping[str, Any]) -> CfC | LTC:
-    """The built layer that `describe`, of any port, described; it returns whole sequences."""
+    """The built layer that `describe`, of any port, described."""
     arguments = dict(description)
     kind, inputs = arguments.pop("kind"), arguments.pop("input_size")
     if arguments.pop("proj_size", None) is not None:
         raise UserError("the layer has a proj_size, which layers of Keras lack; add a Dense layer")
+    if not arguments.pop("batch_first", True):
+        raise UserError("the layer is time-major, as layers of Keras never are; transpose before")
     if isinstance(arguments["units"], Mapping):
         arguments["units"] = wiring_from_config(arguments["units"])
-    layer = look_up("layer", kind, KINDS)(return_sequences=True, **arguments)
+    layer = look_up("layer", kind, KINDS)(**{"return_sequences": True, **arguments})
     layer.build((None, None, inputs))
     return layer
 
