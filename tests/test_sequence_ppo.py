@@ -89,7 +89,6 @@ def test_an_epoch_covers_every_sample_once_in_whole_sequences(sequence_length, s
         ({"batch_size": 30}, "batch_size is 30, expected 12 .* times a divisor of 4 "),
         ({"batch_size": 36}, "batch_size is 36, expected 12 .* times a divisor of 4 "),
         ({"batch_size": 6}, "batch_size is 6, expected 12 "),
-        ({"batch_size": 1, "sequence_length": 1}, "batch_size is 1, expected at least 2 samples"),
         ({"batch_size": 96}, "batch_size is 96, expected 12 "),
         ({"batch_size": 20, "sequence_length": 4}, "expected 4 .* times a divisor of 12 "),
     ],
@@ -97,6 +96,11 @@ def test_an_epoch_covers_every_sample_once_in_whole_sequences(sequence_length, s
 def test_sizes_that_do_not_divide_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         learner(**sizes)
+
+
+def test_a_minibatch_of_one_sample_trains():
+    model = learner(batch_size=1, sequence_length=1).learn(ENVS * STEPS)
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
 
 
 def test_no_batch_size_is_the_whole_rollout():

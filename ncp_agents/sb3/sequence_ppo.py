@@ -96,11 +96,6 @@ class SequencePPO(RecurrentPPO):
             )
         if self.batch_size is None:
             self.batch_size = sequences * length
-        if self.batch_size < 2 and self.normalize_advantage:
-            raise ValueError(
-                f"batch_size is {self.batch_size}, expected at least 2 samples to normalise "
-                "advantages over"
-            )
         if self.batch_size % length or sequences % (self.batch_size // length):
             raise ValueError(
                 f"batch_size is {self.batch_size}, expected {length} (steps a sequence) times a "
@@ -232,7 +227,7 @@ class SequencePPO(RecurrentPPO):
             batch["observations"], batch["actions"], batch["states"], batch["episode_starts"]
         )
         values, advantages = values.flatten(), batch["advantages"]
-        if self.normalize_advantage:
+        if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - batch["old_log_prob"]
         ratio = log_ratio.exp()
