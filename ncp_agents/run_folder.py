@@ -2,7 +2,7 @@
 
     runs/pong-cfc-seed1/
       recipe.toml              as resolved: the file and the command line together
-      progress.csv             a row a rollout
+      progress.csv             a row a rollout, and one an evaluation
       tensorboard/             the same and more, for `tensorboard --logdir runs`
       checkpoint.safetensors   network, optimiser, step count, random states: what `--resume` needs
       policy/                  the best policy so far, as a saved policy
@@ -109,7 +109,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """A folder with nothing but this recipe is of a run that never began."""
+        """A folder with nothing but a recipe is of a run that never began; one written by hand is
+        not replaced by another."""
         begun = path.is_dir() and any(f.name not in (RECIPE, LOCK) for f in path.iterdir())
         if begun or (path.exists() and not path.is_dir()):
             raise UserError(
@@ -273,7 +274,7 @@ def restore_learning(
 
 
 class ProgressCsv(KVWriter):
-    """`progress.csv`: fixed columns, a row a rollout, each on disk as soon as it is written.
+    """`progress.csv`: fixed columns, a row a rollout or evaluation, on disk as soon as it is written.
 
     Rows after `last_step`, which a crash left behind its last checkpoint, are dropped first.
     """

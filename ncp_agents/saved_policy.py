@@ -4,7 +4,7 @@
       recipe.toml           how it was trained, and so how the network is built
       weights.safetensors   its parameters
       scores.json           what it reaches (`ncp-agents evaluate` writes it)
-      progress.csv          how it learnt: a row a rollout; cloning.csv, a row an epoch, of a clone
+      progress.csv          how it learnt; cloning.csv, a row an epoch, of a clone
       curve.png             the same as a picture
       README.md             the same in words
 

@@ -176,11 +176,11 @@ def test_many_gradients_at_once_are_refused_with_the_remedy(kind, x):
 def test_reparametrised_heads_are_read_anew(backbone_units, x):
     layer = CfC(3, 10, backbone_units=backbone_units)
     prune.l1_unstructured(layer.rnn_cell.ff1, "weight", 0.5)
-    expected = torch.nn.utils.parametrizations.weight_norm(layer.rnn_cell.ff2)
+    normed = torch.nn.utils.parametrizations.weight_norm(layer.rnn_cell.ff2)
     before = layer(x)[0]
     with torch.no_grad():
         layer.rnn_cell.ff1.weight_orig *= 2
-        expected.parametrizations.weight.original0 *= 2
+        normed.parametrizations.weight.original0 *= 2
     after, _ = layer(x)
     assert not torch.allclose(before, after)
     with second_derivatives():
