@@ -274,7 +274,7 @@ def restore_learning(
 
 
 class ProgressCsv(KVWriter):
-    """`progress.csv`: fixed columns, a row a rollout or evaluation, on disk as soon as it is written.
+    """`progress.csv`: fixed columns, a row a rollout or evaluation, on disk as soon as written.
 
     Rows after `last_step`, which a crash left behind its last checkpoint, are dropped first.
     """
