@@ -1,6 +1,6 @@
 """What moves the score: a recipe in short trainings, each with one setting changed.
 
-    python scripts/benchmarks/tuning.py                                # 4.2 million steps
+    python scripts/benchmarks/tuning.py                                # 6.5 million steps
     python scripts/benchmarks/tuning.py --policy pong-cfc --variants recipe rate-5e-4 dense
 
 Trains each variant of the recipe for the same number of steps, the learning rate annealed over
@@ -17,9 +17,11 @@ Variants, alike but for what their name says:
     rate-2.5e-4
     no-limit         updates go on, however far they move the policy
     epochs-2         passes over a rollout; the recipes have 4
-    deep             the encoder with a third convolution, and twice the features
+    compact          the encoder with two convolutions, and 64 features
+    deep             the encoder with a third convolution, and 112 features
     nature           the encoder of Mnih et al. 2015, features as many
     critic-circuit   the critic reads the neurons alone, not the encoder's features beside them
+    wired            AutoNCP(64, 16): half of the synapses, the actor reads the motor neurons
     dense            64 neurons that all read each other, and the actor reads all of them
     neurons-32       half of the neurons, 8 of them motor neurons
     ltc              LTC neurons
@@ -53,9 +55,11 @@ CHANGES: dict[str, dict[str, dict[str, object]]] = {
     "rate-2.5e-4": {"ppo": {"learning_rate": 2.5e-4}},
     "no-limit": {"ppo": {"target_kl": 0.0}},
     "epochs-2": {"ppo": {"n_epochs": 2}},
-    "deep": {"policy": {"encoder": "deep", "features": 128}},
+    "compact": {"policy": {"encoder": "compact", "features": 64}},
+    "deep": {"policy": {"encoder": "deep", "features": 112}},
     "nature": {"policy": {"encoder": "nature"}},
     "critic-circuit": {"policy": {"critic": "circuit"}},
+    "wired": {"circuit": {"wiring": "AutoNCP"}},
     "dense": {"circuit": {"wiring": "dense"}},
     "neurons-32": {"circuit": {"units": 32, "motor_neurons": 8}},
     "ltc": {"circuit": {"cell": "ltc"}},
@@ -71,7 +75,7 @@ class Options:
 
     policy: str = "breakout-cfc"  # whose recipe
     variants: tuple[str, ...] = tuple(CHANGES)
-    steps: int = 300_000
+    steps: int = 500_000
     seed: int = 1
     runs: Path = Path("runs")  # the folder of the run folders
     threads: int = 0  # of torch while it learns; 0 takes one a core
