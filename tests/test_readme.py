@@ -1,4 +1,4 @@
-"""The README's code is true: its Python blocks run, its commands are known."""
+"""The README is true: its code runs, its commands are known, its scores are those of the zoo."""
 
 import re
 import shlex
@@ -10,6 +10,8 @@ import pytest
 
 from ncp_agents import cli
 from ncp_agents.cli.parsing import parse
+from ncp_agents.saved_policy import load, zoo
+from ncp_agents.scores import interval, scores_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,3 +78,34 @@ def test_files_and_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     assert targets
     assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_links_lead_somewhere():
+    """In the README and in the pages of `docs/`; with a # to a heading of theirs."""
+    links = 0
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        for path, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+            target = page.parent / path
+            assert target.exists(), f"{page.name}: {path}"
+            if heading:
+                titles = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE)
+                assert heading in [title.lower().replace(" ", "-") for title in titles], heading
+            links += 1
+    assert links > 5
+
+
+def test_scores_are_those_of_the_zoo():
+    for name, folder in zoo().items():
+        [row] = [line for line in README.splitlines() if line.startswith(f"| `{name}` |")]
+        circuit, parameters, steps, mean, span = (cell.strip() for cell in row.split("|")[2:7])
+        policy, scores = load(folder), scores_of(folder)["v4"]
+        wired = "dense" if policy.recipe.circuit.wiring == "dense" else "wired"
+        cell = {"cfc": "CfC", "ltc": "LTC"}[policy.recipe.circuit.cell]
+        assert circuit == f"{policy.recipe.circuit.units} {wired} {cell}"
+        assert parameters == f"{sum(each.numel() for each in policy.network.parameters()):,}"
+        assert steps == f"{policy.recipe.steps / 1e6:g}M"
+        digits = 0 if scores.mean >= 1000 else 1
+        assert mean == f"{scores.mean:,.{digits}f}"
+        low, high = interval(scores.returns)
+        assert span == f"{low:,.{digits}f} … {high:,.{digits}f}"
