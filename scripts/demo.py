@@ -1,4 +1,4 @@
-"""The whole road in under 6 minutes: play, record, clone, and see the clone beside its teacher.
+"""The whole road in 4 minutes on 2 cores: play, record, clone, and see the clone beside its teacher.
 
     python scripts/demo.py [--out demo] [--games 10]
 

@@ -1,6 +1,6 @@
 """How fast a sequence goes through CfC and LTC layers, beside ncps 1.0.1, nn.LSTM and nn.GRU.
 
-    python scripts/benchmarks/cells.py                     # the sizes of the README, some 3 minutes
+    python scripts/benchmarks/cells.py                     # the sizes of docs/speed.md, some 3 minutes
     python scripts/benchmarks/cells.py --grid              # all batches and sizes, some 20 minutes
     python scripts/benchmarks/cells.py --only wired ltc    # some of the layers
     python scripts/benchmarks/cells.py --plain             # ours without its compiled kernels
@@ -13,7 +13,7 @@ step without gradients, weights frozen, as in a rollout. The floor is what the a
 the speeds of matrix product and sigmoid that are measured at the start, with as many threads.
 Memory is what a process of its own needs at most, above what it needed before the layer ran.
 
-What was learnt, on 2 cores (the README has the figures):
+What was learnt, on 2 cores (docs/speed.md has the figures):
 
 - A kernel in C beside torch needs torch's own threads: with a pool of its own it waited, for
   torch's spin for milliseconds after each operation. That halved every kernel's time.
