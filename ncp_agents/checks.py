@@ -17,7 +17,7 @@ Mode = Literal["default", "no_gate", "pure"]
 """Of a CfC cell; `ncp_agents.equations.cfc_step` says what they compute."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 Init = Literal["xavier", "balanced"]
-Mapping = Literal["affine", "linear"] | None
+IOMapping = Literal["affine", "linear"] | None
 """Of an LTC cell's inputs and of its outputs."""
 
 
@@ -95,6 +95,23 @@ def check_cfc(mode: str, units: int, layers: int, dropout: float, masked: bool) 
     return units, layers if units else 0
 
 
+def check_wired(**given: Any) -> None:
+    """Raises ValueError for options of a dense CfC that are given (not None) beside a wiring."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} does not go with a wiring: it has synapses of its own and no "
+                "backbone"
+            )
+
+
+def check_dense(**given: Any) -> None:
+    """Raises ValueError for options of a wired CfC that are given (not None) without a wiring."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}={value!r} needs a wiring: a dense layer has all synapses")
+
+
 def check_mask(mask: Any, inputs: int, neurons: int) -> np.ndarray:
     """A CfC cell's sparsity_mask (I + N, N) of any sign → whether each synapse exists."""
     exists, expected = np.asarray(mask) != 0, (inputs + neurons, neurons)
@@ -115,7 +132,7 @@ def check_outputs(outputs: int, last_layer: int) -> None:
 
 
 def check_ltc(
-    input_mapping: Mapping, output_mapping: Mapping, ode_unfolds: int, epsilon: float
+    input_mapping: IOMapping, output_mapping: IOMapping, ode_unfolds: int, epsilon: float
 ) -> tuple[int, float]:
     """An LTC cell's options → ode_unfolds and epsilon as plain numbers.
 

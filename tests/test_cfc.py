@@ -328,7 +328,7 @@ def test_dropout_acts_with_one_backbone_layer_and_only_in_training():
     torch.testing.assert_close(rnn(x)[0], rnn(x)[0])
 
 
-def test_a_cut_of_one_layer_wirings_uses_all_chained_layers():
+def test_sequences_shorter_than_the_chain_of_layers():
     """An NCP with unequal layers, where the skewed time of the scan is easiest to get wrong."""
     wiring = NCP(5, 4, 3, 2, 2, 3, 2)
     rnn = CfC(I, wiring).double()

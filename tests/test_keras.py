@@ -357,8 +357,10 @@ def test_mistakes_are_named(x):
     with pytest.raises(ValueError, match="time_major=True is not offered; transpose"):
         CfC(4, time_major=True)
     CfC(4, time_major=False)
-    with pytest.raises(ValueError, match="backbone_units does not go with a wiring"):
+    with pytest.raises(ValueError, match="backbone_units=4 does not go with a wiring"):
         CfC(wiring(), backbone_units=4)
+    with pytest.raises(ValueError, match="fully_recurrent=False needs a wiring"):
+        CfC(4, fully_recurrent=False)
     with pytest.raises(ValueError, match="If sparsity of a CfC cell is set, then no backbone"):
         CfCCell(4, sparsity_mask=np.ones((8, 4)))
     with pytest.raises(ValueError, match=r"range of w is .* expected low <= high and low >= 0"):

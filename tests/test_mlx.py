@@ -103,58 +103,9 @@ def times_of(times, varying, resets):
     return varying if timespans == "varying" else timespans, resets if with_resets else None
 
 
-def by_equations(layer, x, state, timespans, resets):
-    """Outputs (B, T, M), step by step from `equations.py`, and the state after them."""
-    own = weights(layer)
-
-    def part(prefix):
-        return {k[len(prefix) :]: v for k, v in own.items() if k.startswith(prefix)}
-
-    cell, inner, outputs = layer.rnn_cell, part("rnn_cell."), []
-    h, c = state if layer.use_mixed else (state, None)
-    for t in range(x.shape[1]):
-        if resets is not None:
-            keep = ~resets[:, t : t + 1]
-            h, c = h * keep, None if c is None else c * keep
-        dt = timespans[:, t : t + 1] if isinstance(timespans, np.ndarray) else timespans or 1.0
-        if c is not None:
-            h, c = equations.memory_step(x[:, t], (h, c), part("lstm."))
-        if isinstance(cell, ncp_agents.mlx.LTCCell):
-            params = dict(inner)
-            if cell.implicit_param_constraints:
-                positive = ("cm", "gleak", "w", "sensory_w")
-                params |= {key: np.logaddexp(0.0, params[key]) for key in positive}
-            h = equations.ltc_step(x[:, t], h, params, cell.ode_unfolds, dt)
-            out = equations.ltc_output(h, params, cell.motor_size)
-        elif isinstance(cell, ncp_agents.mlx.WiredCfCCell):
-            gates = cell.cells[0].mask_time_gates
-            out, h = equations.wired_cfc_step(x[:, t], h, inner, cell.wiring, cell.mode, dt, gates)
-        else:
-            out = h = equations.cfc_step(x[:, t], h, inner, cell.mode, dt, cell.activation_name)
-        if "fc.weight" in own:
-            out = out @ own["fc.weight"].T + own["fc.bias"]
-        outputs.append(out)
-    return np.stack(outputs, 1), h if c is None else (h, c)
-
-
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("case", CASES)
-def test_layer_equals_the_numpy_equations(case, times):
-    layer = randomise(make(ncp_agents.mlx, case))
-    x, h, varying, resets = data()
-    timespans, resets = times_of(times, varying, resets)
-    state = (h, 0.5 * h) if layer.use_mixed else h
-    expected, expected_state = by_equations(layer, x, state, timespans, resets)
-    hx = tuple(map(mx.array, state)) if layer.use_mixed else mx.array(h)
-    out, last = layer(mx.array(x), hx, as_mlx(timespans), as_mlx(resets))
-    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(as_tuple(last), as_tuple(expected_state), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("times", ["steps of 0.6", "varying"])
-@pytest.mark.parametrize("case", CASES)
-def test_outputs_and_gradients_equal_the_torch_port(case, times):
+def test_outputs_states_and_gradients_equal_the_torch_port(case, times):
     """In float64, whose sigmoid MLX takes to about 3e-8 only."""
     ours, theirs = twins(case)
     x, h, varying, resets = data(np.float64)
@@ -165,23 +116,25 @@ def test_outputs_and_gradients_equal_the_torch_port(case, times):
     inputs = [x, h] + ([timespans] if times == "varying" else [])
 
     def run(layer, x, h, timespans, resets):
-        return layer(x, (h, 0.5 * h) if layer.use_mixed else h, timespans, resets)[0]
+        return layer(x, (h, 0.5 * h) if layer.use_mixed else h, timespans, resets)
 
     def loss(parameters, x, h, dt=timespans):
         ours.update(parameters)
-        out = run(ours, x, h, dt, as_mlx(resets))
-        return (out * mx.array(cotangent, mx.float64)).sum(), out
+        out, last = run(ours, x, h, dt, as_mlx(resets))
+        return (out * mx.array(cotangent, mx.float64)).sum(), out, last
 
     arguments = (ours.trainable_parameters(), *(mx.array(i, mx.float64) for i in inputs))
     gradient = mx.value_and_grad(loss, argnums=list(range(len(arguments))))
-    (_, out), (of_parameters, *of_inputs) = gradient(*arguments)
+    (_, out, last), (of_parameters, *of_inputs) = gradient(*arguments)
 
     leaves = [torch.tensor(i, requires_grad=True) for i in inputs]
     dt = leaves[2] if times == "varying" else timespans
     resets = None if resets is None else torch.tensor(resets)
-    expected = run(theirs, leaves[0], leaves[1], dt, resets)
+    expected, expected_last = run(theirs, leaves[0], leaves[1], dt, resets)
     (expected * torch.tensor(cotangent)).sum().backward()
     np.testing.assert_allclose(out, expected.detach(), rtol=1e-6, atol=1e-6)
+    for mine, other in zip(as_tuple(last), as_tuple(expected_last), strict=True):
+        np.testing.assert_allclose(mine, other.detach(), rtol=1e-6, atol=1e-6)
     for mine, leaf in zip(of_inputs, leaves, strict=True):
         np.testing.assert_allclose(mine, leaf.grad, rtol=1e-5, atol=1e-5)
     found = dict(tree_flatten(of_parameters))
@@ -386,6 +339,16 @@ def test_half_precision_stays(case, dtype):
     out, state = layer(mx.array(x, dtype), None, mx.array(timespans), mx.array(resets))
     assert {out.dtype, *(part.dtype for part in as_tuple(state))} == {dtype}
     np.testing.assert_allclose(out.astype(mx.float32), exact, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_cells_of_half_precision_stay_with_timespans_of_float32(dtype):
+    x, h, timespans, _ = data()
+    cells = [ncp_agents.mlx.CfCCell(I, N), ncp_agents.mlx.WiredCfCCell(I, AutoNCP(N, 3))]
+    for cell in (*cells, ncp_agents.mlx.LTCCell(AutoNCP(N, 3), I)):
+        cell.set_dtype(dtype)
+        out, state = cell(mx.array(x[:, 0], dtype), mx.array(h, dtype), mx.array(timespans[:, 0]))
+        assert (out.dtype, state.dtype) == (dtype, dtype)
 
 
 def test_balanced_layers_keep_the_signal():

@@ -45,7 +45,7 @@ ACTIVATIONS = {
 }
 
 
-def activation(name: str) -> Activation:
+def find_activation(name: str) -> Activation:
     """The activation of that name; an unknown name is a ValueError with a suggestion."""
     return look_up("activation", name, ACTIVATIONS)
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import keras
 
-from ncp_agents.checks import Mode
+from ncp_agents.checks import Mode, check_dense, check_wired
 from ncp_agents.keras.cfc_cell import CfCCell
 from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_cfc
 from ncp_agents.keras.sequence_layer import SequenceLayer
 from ncp_agents.keras.wired_cfc_cell import WiredCfCCell
 from ncp_agents.wirings import Wiring, wiring_to_config
+from ncp_agents.wirings.base import number_of_neurons
 
 
 @keras.saving.register_keras_serializable(package="ncp_agents")
@@ -38,7 +39,8 @@ class CfC(SequenceLayer):
         mask_time_gates: whether the time gates are as sparse as the other heads.
 
     Raises:
-        ValueError: a size below 1, an unknown mode or activation, a backbone with a wiring.
+        ValueError: a size below 1, an unknown mode or activation, an option of a dense layer
+            with a wiring or one of a wired layer without.
 
     Source: Hasani et al. 2022, "Closed-form continuous-time neural networks", arXiv:2106.13898.
     """
@@ -66,15 +68,12 @@ class CfC(SequenceLayer):
     ) -> None:
         dtype = kwargs.get("dtype")
         if isinstance(units, Wiring):
-            of_dense = {
-                "backbone_units": backbone_units,
-                "backbone_layers": backbone_layers,
-                "backbone_dropout": backbone_dropout,
-                "sparsity_mask": sparsity_mask,
-            }
-            for name, value in of_dense.items():
-                if value is not None:
-                    raise ValueError(f"{name} does not go with a wiring: it has no backbone")
+            check_wired(
+                backbone_units=backbone_units,
+                backbone_layers=backbone_layers,
+                backbone_dropout=backbone_dropout,
+                sparsity_mask=sparsity_mask,
+            )
             cell = WiredCfCCell(
                 units,
                 fully_recurrent,
@@ -84,8 +83,12 @@ class CfC(SequenceLayer):
                 dtype=dtype,
             )
         else:
+            check_dense(
+                mask_time_gates=True if mask_time_gates and sparsity_mask is None else None,
+                fully_recurrent=None if fully_recurrent else False,
+            )
             cell = CfCCell(
-                units,
+                number_of_neurons(units),
                 mode,
                 activation,
                 128 if backbone_units is None else backbone_units,

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 from ncp_agents.checks import Mode, check_cfc, check_mask, whole_number
-from ncp_agents.keras.activations import activation as find_activation
-from ncp_agents.keras.activations import name_of
+from ncp_agents.keras.activations import find_activation, name_of
 from ncp_agents.keras.inputs import input_size, single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 

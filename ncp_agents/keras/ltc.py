@@ -6,12 +6,13 @@ from typing import Any
 
 import keras
 
-from ncp_agents.checks import Mapping
+from ncp_agents.checks import IOMapping
 from ncp_agents.keras.ltc_cell import LTCCell
 from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_ltc
 from ncp_agents.keras.sequence_layer import SequenceLayer
 from ncp_agents.wirings import FullyConnected, Wiring
+from ncp_agents.wirings.base import number_of_neurons
 
 
 @keras.saving.register_keras_serializable(package="ncp_agents")
@@ -44,8 +45,8 @@ class LTC(SequenceLayer):
         self,
         units: int | Wiring,
         mixed_memory: bool = False,
-        input_mapping: Mapping = "affine",
-        output_mapping: Mapping = "affine",
+        input_mapping: IOMapping = "affine",
+        output_mapping: IOMapping = "affine",
         ode_unfolds: int = 6,
         epsilon: float = 1e-8,
         initialization_ranges: dict[str, tuple[float, float]] | None = None,
@@ -60,7 +61,7 @@ class LTC(SequenceLayer):
         **kwargs: Any,
     ) -> None:
         cell = LTCCell(
-            units if isinstance(units, Wiring) else FullyConnected(units),
+            units if isinstance(units, Wiring) else FullyConnected(number_of_neurons(units)),
             input_mapping,
             output_mapping,
             ode_unfolds,

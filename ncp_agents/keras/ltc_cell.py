@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from ncp_agents.checks import Mapping, check_ltc
+from ncp_agents.checks import IOMapping, check_ltc
 from ncp_agents.keras.inputs import single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.synapses import Strengths, Synapses
@@ -107,8 +107,8 @@ class LTCCell(WiredCell):
     def __init__(
         self,
         wiring: Wiring,
-        input_mapping: Mapping = "affine",
-        output_mapping: Mapping = "affine",
+        input_mapping: IOMapping = "affine",
+        output_mapping: IOMapping = "affine",
         ode_unfolds: int = 6,
         epsilon: float = 1e-8,
         initialization_ranges: dict[str, tuple[float, float]] | None = None,
@@ -117,8 +117,8 @@ class LTCCell(WiredCell):
         **kwargs: Any,
     ) -> None:
         super().__init__(wiring, **kwargs)
-        self.input_mapping: Mapping = input_mapping
-        self.output_mapping: Mapping = output_mapping
+        self.input_mapping: IOMapping = input_mapping
+        self.output_mapping: IOMapping = output_mapping
         options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
         self.ode_unfolds, self.epsilon = options
         self.initialization_ranges = _checked_ranges(initialization_ranges or {})

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ncp_agents.checks import Mapping, check_ltc, check_step
+from ncp_agents.checks import IOMapping, check_ltc, check_step
 from ncp_agents.mlx.masks import MASKS, freeze_masks
 from ncp_agents.mlx.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
@@ -160,16 +160,16 @@ class LTCCell(WiredCell):
         self,
         wiring: Wiring,
         in_features: int | None = None,
-        input_mapping: Mapping = "affine",
-        output_mapping: Mapping = "affine",
+        input_mapping: IOMapping = "affine",
+        output_mapping: IOMapping = "affine",
         ode_unfolds: int = 6,
         epsilon: float = 1e-8,
         implicit_param_constraints: bool = False,
     ) -> None:
         super().__init__(wiring, in_features, "in_features")
         options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
-        self.input_mapping: Mapping = input_mapping
-        self.output_mapping: Mapping = output_mapping
+        self.input_mapping: IOMapping = input_mapping
+        self.output_mapping: IOMapping = output_mapping
         self.ode_unfolds, self.epsilon = options
         self.implicit_param_constraints = implicit_param_constraints
 

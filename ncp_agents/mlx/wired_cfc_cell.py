@@ -125,6 +125,8 @@ class WiredCfCCell(WiredCell):
             ValueError: another shape.
         """
         timespan = check_step(x, h, timespan, self.sensory_size, self.state_size)
+        if isinstance(timespan, mx.array):
+            timespan = timespan.astype(x.dtype)
         chain = self.fuse(None if isinstance(timespan, mx.array) else timespan)
         state = chain.step(chain.project(x), h, timespan)
         return state[..., self.output_slice], state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncp_agents.checks import Init, Mode, whole_number
+from ncp_agents.checks import Init, Mode, check_dense, check_wired, whole_number
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.scan import scan
 from ncp_agents.torch.sequence_layer import SequenceLayer
@@ -33,7 +33,8 @@ class CfC(SequenceLayer):
         init: "xavier" as in ncps, or "balanced", see `CfCCell`.
 
     Raises:
-        ValueError: a size below 1, an unknown mode or activation, a backbone with a wiring.
+        ValueError: a size below 1, an unknown mode or activation, a backbone with a wiring,
+            mask_time_gates without.
 
     Source: Hasani et al. 2022, "Closed-form continuous-time neural networks", arXiv:2106.13898;
     resets inside the sequence and timespans a row are additions.
@@ -59,21 +60,16 @@ class CfC(SequenceLayer):
         init: Init = "xavier",
     ) -> None:
         if isinstance(units, Wiring):
-            given: dict[str, object] = {
-                "backbone_units": backbone_units,
-                "backbone_layers": backbone_layers,
-                "backbone_dropout": backbone_dropout,
-            }
-            if activation != "lecun_tanh":
-                given["activation"] = activation
-            for name, value in given.items():
-                if value is not None:
-                    raise ValueError(
-                        f"{name}={value} does not go with a wiring: it has no backbone"
-                    )
+            check_wired(
+                backbone_units=backbone_units,
+                backbone_layers=backbone_layers,
+                backbone_dropout=backbone_dropout,
+                activation=None if activation == "lecun_tanh" else activation,
+            )
             cell = WiredCfCCell(input_size, units, mode, mask_time_gates=mask_time_gates, init=init)
             neurons, output_slice = cell.state_size, cell.output_slice
         else:
+            check_dense(mask_time_gates=mask_time_gates or None)
             units = number_of_neurons(units)
             cell = CfCCell(
                 input_size,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, renamed, whole_number
 from ncp_agents.names import look_up
-from ncp_agents.torch.activations import activation as find_activation
+from ncp_agents.torch.activations import find_activation
 from ncp_agents.torch.heads import Head
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ncp_agents.checks import Mapping
+from ncp_agents.checks import IOMapping
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.scan import scan_ltc
 from ncp_agents.torch.sequence_layer import SequenceLayer
@@ -45,8 +45,8 @@ class LTC(SequenceLayer):
         return_sequences: bool = True,
         batch_first: bool = True,
         mixed_memory: bool = False,
-        input_mapping: Mapping = "affine",
-        output_mapping: Mapping = "affine",
+        input_mapping: IOMapping = "affine",
+        output_mapping: IOMapping = "affine",
         ode_unfolds: int = 6,
         epsilon: float = 1e-8,
         implicit_param_constraints: bool = True,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncp_agents.checks import Mapping, check_ltc, check_step
+from ncp_agents.checks import IOMapping, check_ltc, check_step
 from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
 
@@ -117,16 +117,16 @@ class LTCCell(WiredCell):
         self,
         wiring: Wiring,
         in_features: int | None = None,
-        input_mapping: Mapping = "affine",
-        output_mapping: Mapping = "affine",
+        input_mapping: IOMapping = "affine",
+        output_mapping: IOMapping = "affine",
         ode_unfolds: int = 6,
         epsilon: float = 1e-8,
         implicit_param_constraints: bool = False,
     ) -> None:
         super().__init__(wiring, in_features, "in_features")
         options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
-        self.input_mapping: Mapping = input_mapping
-        self.output_mapping: Mapping = output_mapping
+        self.input_mapping: IOMapping = input_mapping
+        self.output_mapping: IOMapping = output_mapping
         self.ode_unfolds, self.epsilon = options
         self.implicit_param_constraints = implicit_param_constraints
 
