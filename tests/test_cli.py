@@ -1,5 +1,6 @@
 """The command line: help that teaches, mistakes in one line, exit codes."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from ncp_agents.cli import main
 from ncp_agents.recipe import Recipe, to_toml
+from ncp_agents.terminal import Terminal
 
 
 @pytest.mark.parametrize(
@@ -25,21 +27,65 @@ from ncp_agents.recipe import Recipe, to_toml
         (["train", "pong-cfc", "--run", "{tmp}", "--resume"], "is not a run folder"),
         (["train", "pong-cfc", "--run", "{tmp}/full"], "exists already; add --resume"),
         (["train", "{tmp}/wrong.toml"], "steps is 'x' (str), expected int"),
+        (
+            ["train", "pong-cfc", "--cloning.epochs", "3"],
+            "--cloning.epochs has no effect in ncp-agents train without --from; leave it out",
+        ),
+        (["train", "pong-cfc", "--ppo.fine-tuning", "1"], "--ppo.fine-tuning has no effect"),
+        (
+            ["train", "pong-cfc", "--from", "pong-cfc", "--ppo.ent-coef", "0"],
+            "--ppo.ent-coef has no effect in ncp-agents train --from",
+        ),
+        (
+            ["clone", "pong-cfc", "--ppo.learning-rate", "1e-4"],
+            "--ppo.learning-rate has no effect in ncp-agents clone",
+        ),
+        (
+            ["clone", "pong-cfc", "--cloning.dagger-games", "3"],
+            "--cloning.dagger-games has no effect in ncp-agents clone without --dagger",
+        ),
         (["evaluate", "pong-cfx"], "did you mean 'pong-cfc'"),
         (["evaluate", "{tmp}"], "is not a saved policy: it lacks recipe.toml"),
         (["evaluate"], "which policy?"),
         (["evaluate", "pong-cfc", "--protocol", "v6"], "invalid choice 'v6'"),
+        (["evaluate", "pong-cfc", "--noise"], "--noise lacks its strengths"),
+        (["wiring", "--circuit.cell", "ltc"], "--circuit.cell has no effect in ncp-agents wiring"),
+        (["wiring", "--circuit.units", "100000000"], "Unable to allocate"),
+        (["evaluate", "{tmp}/huge"], "recipe 'pong-cfc': "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "something").write_text("")
     (tmp_path / "wrong.toml").write_text("steps = 'x'")
+    (tmp_path / "huge").mkdir()
+    (tmp_path / "huge" / "recipe.toml").write_text("[policy]\nfeatures = 100000000000000")
+    (tmp_path / "huge" / "weights.safetensors").write_text("")
     assert main([a.format(tmp=tmp_path) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "wrong.toml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "huge", "wrong.toml"]
+
+
+def test_paths_are_printed_as_they_are(capsys):
+    Terminal().print("runs/[bold]x[/b]:smile: – …")
+    assert capsys.readouterr().out == "runs/[bold]x[/b]:smile: – …\n"
+
+
+def test_a_terminal_without_dashes_shows_the_rest():
+    command = [sys.executable, "-m", "ncp_agents", "policies"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "pong-cfc" in done.stdout
+
+
+def test_a_table_that_nobody_reads_is_no_error():
+    command = [sys.executable, "-m", "ncp_agents", "policies"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + 13
 
 
 def test_a_reader_that_goes_away_is_no_error():
@@ -57,16 +103,25 @@ def test_resume_refuses_other_settings(tmp_path, capsys):
     assert "--resume takes only --steps" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "policies", "wiring"])
-def test_help_explains_each_option_with_its_default(command, capsys):
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("train", ("--ppo.learning-rate", "discount a step", "(default: 0.99)")),
+        ("clone", ("--cloning.epochs", "passes over the demos", "(default: 40)")),
+        ("record", ("--temperature", "(default: 1.0)")),
+        ("evaluate", ("--episodes", "whole games", "(default: 30)")),
+        ("wiring", ("--inputs", "of the circuit", "(default: 16)")),
+        ("policies", ("List the saved policies",)),
+    ],
+)
+def test_help_explains_each_option_with_its_default(command, expected, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "usage: ncp-agents" in text
-    if command == "train":
-        for expected in ("--ppo.learning-rate", "discount a step", "(default: 0.99)"):
-            assert expected in text
+    for words in expected:
+        assert words in text
 
 
 def test_list_shows_the_policies(capsys):

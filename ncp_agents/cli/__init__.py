@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 from ncp_agents.cli.clone import clone
 from ncp_agents.cli.convert import convert, export
@@ -51,6 +52,8 @@ USAGE = """usage: ncp-agents COMMAND [OPTIONS]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command → exit code: 0, 1 (the work failed), 2 (the user's mistake), 128 + signal."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack – or …
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -61,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:  # OSError: a full or unwritable disk
         print(f"ncp-agents: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except MemoryError as error:
+        print(f"ncp-agents: out of memory ({error}); choose smaller sizes", file=sys.stderr)
+        return WORK_FAILED
     except NonFiniteError as error:
         print(f"ncp-agents: {error}", file=sys.stderr)
         return WORK_FAILED

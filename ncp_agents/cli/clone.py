@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ncp_agents.cli.parsing import SIGNALLED, named_recipe, parse
+from ncp_agents.cli.parsing import SIGNALLED, named_first, named_recipe, parse, refuse_unused
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Recipe
+from ncp_agents.recipe import PPO, Recipe
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,27 @@ class Clone:
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
+# Fields of a recipe that cloning does not read: PPO's, and without DAgger its own.
+OF_PPO = [
+    *("steps", "environment.num_envs"),
+    *("schedule.eval_every", "schedule.checkpoint_every", "schedule.window"),
+    *(f"ppo.{field.name}" for field in fields(PPO) if field.name not in ("gamma", "vf_coef")),
+]
+OF_DAGGER = ("cloning.dagger_games", "cloning.dagger_epochs")
+
+
 def clone(arguments: Sequence[str]) -> int:
-    positional = bool(arguments) and not arguments[0].startswith("-")
-    if not positional and not {"-h", "--help"} & set(arguments):
+    first, options = named_first(arguments)
+    if first is None and not {"-h", "--help"} & set(options):
         raise UserError(
             "which network? name a policy first: ncp-agents clone pong-cfc --demos FOLDER; or a "
             "recipe file"
         )
-    base = named_recipe(arguments[0]) if positional else Recipe()
-    options = arguments[1:] if positional else arguments
+    base = named_recipe(first) if first is not None else Recipe()
     choice = parse(Clone, options, "clone POLICY", default=Clone(base))
+    refuse_unused(choice.recipe, base, "clone", *OF_PPO)
+    if not choice.dagger:
+        refuse_unused(choice.recipe, base, "clone without --dagger", *OF_DAGGER)
     if not choice.demos:
         raise UserError("which demos? --demos FOLDER; record some: ncp-agents record pong-cfc")
 
@@ -63,7 +74,7 @@ def clone(arguments: Sequence[str]) -> int:
     from ncp_agents.saved_policy import RECIPE, find, load
     from ncp_agents.stopping import Stop
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training import check_destination, copy_policy
+    from ncp_agents.training import check_destination, copy_policy, default_run
 
     if choice.dagger < 0:
         raise UserError(f"dagger is {choice.dagger}, expected rounds >= 0; usual is 3")
@@ -79,14 +90,14 @@ def clone(arguments: Sequence[str]) -> int:
         check_destination(choice.save, choice.recipe)
     demos = [Demos(path) for path in choice.demos]
     check_demos(demos, choice.recipe)
-    path = choice.run or Path("runs") / f"{choice.recipe.name}-clone-seed{choice.recipe.seed}"
+    path = choice.run or default_run(choice.recipe, how="clone")
     run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
     if choice.resume:
         if run.recipe.name not in (base.name, choice.recipe.name):
             raise UserError(f"{path} is a run of {run.recipe.name!r}, not of {base.name!r}")
-        if positional and arguments[0].endswith(".toml") and choice.recipe != run.recipe:
+        if first is not None and first.endswith(".toml") and choice.recipe != run.recipe:
             raise UserError(
-                f"{path} has other settings than {arguments[0]} and these options; go on with its "
+                f"{path} has other settings than {first} and these options; go on with its "
                 f"own, {path / RECIPE}, or name another --run"
             )
         asked = parse(Clone, options, "clone POLICY", default=Clone(run.recipe)).recipe
@@ -101,8 +112,9 @@ def clone(arguments: Sequence[str]) -> int:
             last = dagger(run, demos, teacher, choice.dagger, stopped=stopped)
             done = last if last.epoch else done  # stopped before a round had learnt
     if stop.received is not None:
-        where = shlex.quote(str(path))
-        print(f"stopped after {done.epoch} epochs, all saved; go on with --run {where} --resume")
+        again = shlex.join(["ncp-agents", "clone", *arguments])
+        resume = "" if choice.resume else " --resume"
+        print(f"stopped after {done.epoch} epochs, all saved; go on with: {again}{resume}")
         return SIGNALLED + stop.received
     best = "" if done.best_return is None else f", mean return {done.best_return:.1f}"
     print(

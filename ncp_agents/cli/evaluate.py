@@ -47,6 +47,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     choice = parse(Evaluate, arguments, "evaluate")
     kinds = ("noise", "drop_frames", "stickiness", "frame_skip_jitter")
     sweeps = {kind: getattr(choice, kind) for kind in kinds if getattr(choice, kind)}
+    for kind in kinds:
+        option = f"--{kind.replace('_', '-')}"
+        if option in arguments and kind not in sweeps:
+            raise UserError(f"{option} lacks its strengths; name one or more after it")
     if not choice.policies:
         raise UserError("which policy? name one, such as pong-cfc; see ncp-agents policies")
 

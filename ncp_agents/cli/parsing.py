@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +51,13 @@ def _one_line(box: str) -> str:
     return paragraphs[0] + (f"; did you mean {suggestion[1]}?" if suggestion else "")
 
 
+def named_first(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """What the first argument names, None where it is an option; and the arguments after it."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    return None, arguments
+
+
 def named_recipe(name: str) -> Recipe:
     """The recipe of a file, of a policy folder, or of a policy by name."""
     from ncp_agents.saved_policy import RECIPE, find
@@ -58,3 +66,15 @@ def named_recipe(name: str) -> Recipe:
     if path.suffix == ".toml":
         return read_recipe(path)
     return read_recipe(find(name) / RECIPE)
+
+
+def refuse_unused(choice: T, base: T, command: str, *unused: str) -> None:
+    """Refuse options that a command does not read; `unused` are fields, such as "ppo.gamma".
+
+    Raises:
+        UserError: one of them is not as in `base`, which is without the command line.
+    """
+    for name in unused:
+        if attrgetter(name)(choice) != attrgetter(name)(base):
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} has no effect in ncp-agents {command}; leave it out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -41,12 +41,22 @@ def record(arguments: Sequence[str]) -> int:
     choice = parse(Record, arguments, "record")
     if choice.output is None and choice.policy is None:
         raise UserError("whose games? name a policy, such as pong-cfc; see ncp-agents policies")
-    output = choice.output or Path("demos") / Path(choice.policy or "").name
+    named = Path(choice.policy or "")
+    output = choice.output or Path("demos") / (named.resolve() if named.is_dir() else named).name
 
     if choice.drop is not None:
         from ncp_agents.datasets.episodes import Demos
 
+        for option in fields(choice):
+            if option.name not in ("policy", "output", "drop") and (
+                getattr(choice, option.name) != option.default
+            ):
+                raise UserError(
+                    f"--{option.name.replace('_', '-')} does not go with --drop, which records "
+                    "nothing; leave it out"
+                )
         Demos(output).drop(choice.drop)
+        print(f"dropped {choice.drop}; {len(Demos(output).entries)} games stay in {output}")
         return 0
     if choice.policy is None:
         raise UserError(f"whose games for {output}? name a policy, such as pong-cfc")

@@ -9,7 +9,7 @@ from typing import cast
 
 import tyro
 
-from ncp_agents.cli.parsing import named_recipe, parse
+from ncp_agents.cli.parsing import named_first, named_recipe, parse, refuse_unused
 from ncp_agents.errors import UserError
 from ncp_agents.names import look_up
 from ncp_agents.recipe import Circuit
@@ -54,14 +54,19 @@ class DrawWiring:
     output: Path = Path("wiring.png")  # .png, .svg or .pdf
 
 
+OF_NEURONS = tuple(
+    f"circuit.{name}" for name in ("cell", "mode", "init", "mixed_memory", "mask_time_gates")
+)
+"""Fields that a drawing does not show."""
+
+
 def policies(arguments: Sequence[str]) -> int:
     parse(Policies, arguments, "policies")
 
-    from rich.console import Console
-
+    from ncp_agents.terminal import Terminal
     from ncp_agents.zoo import policies_table
 
-    Console().print(policies_table())
+    Terminal().print(policies_table())
     return 0
 
 
@@ -92,11 +97,12 @@ def report(arguments: Sequence[str]) -> int:
 def wiring(arguments: Sequence[str]) -> int:
     """Draw a policy's wiring, or one given by options."""
     base = DrawWiring()
-    if arguments and not arguments[0].startswith("-"):
-        policy, *arguments = arguments
+    policy, options = named_first(arguments)
+    if policy is not None:
         recipe = named_recipe(policy)
         base = DrawWiring(recipe.circuit, recipe.policy.features, Path(f"{recipe.name}-wiring.png"))
-    choice = parse(DrawWiring, arguments, "wiring [POLICY]", default=base)
+    choice = parse(DrawWiring, options, "wiring [POLICY]", default=base)
+    refuse_unused(choice, base, "wiring", *OF_NEURONS)
 
     from matplotlib.figure import Figure
 
@@ -109,7 +115,7 @@ def wiring(arguments: Sequence[str]) -> int:
     try:
         drawn = wiring_from_config(config)
         drawn.build(choice.inputs)
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise UserError(str(error)) from None
     form = look_up("format", choice.output.suffix.lstrip(".") or "png", ("png", "svg", "pdf"))
     figure = cast(Figure, drawn.draw().figure)

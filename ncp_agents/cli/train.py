@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ncp_agents.cli.parsing import SIGNALLED, named_recipe, parse
+from ncp_agents.cli.parsing import SIGNALLED, named_first, named_recipe, parse, refuse_unused
 from ncp_agents.cli.show import policies
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Recipe
+from ncp_agents.recipe import Cloning, Recipe
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,21 @@ class Train:
     """
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    run: Path | None = None  # folder of the run; default runs/<name>-seed<seed>
+    run: Path | None = None  # folder of the run; default runs/<name>[-continued]-seed<seed>
     resume: bool = False  # go on from the run folder's checkpoint; a longer --steps may be given
     save: Path | None = None  # also put the trained policy here, such as policies/my-policy
     list: bool = False  # show the policies that have a recipe, and end
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
+# Fields of a recipe, by what reads them.
+OF_CLONING = [f"cloning.{field.name}" for field in fields(Cloning)]
+OF_A_START = ("ppo.critic_warmup", "ppo.fine_tuning")
+OF_A_FRESH_NETWORK = ("ppo.ent_coef", "ppo.ent_until")
+
+
 def train(arguments: Sequence[str]) -> int:
-    positional = bool(arguments) and not arguments[0].startswith("-")
-    first, options = (arguments[0], arguments[1:]) if positional else (None, arguments)
+    first, options = named_first(arguments)
     base = Recipe()
     if first is not None:
         base = named_recipe(first)
@@ -50,6 +55,10 @@ def train(arguments: Sequence[str]) -> int:
     choice = parse(Train, options, "train POLICY", default=Train(base))
     if choice.list:
         return policies([])
+    if choice.recipe.start:
+        refuse_unused(choice.recipe, base, "train --from", *OF_CLONING, *OF_A_FRESH_NETWORK)
+    else:
+        refuse_unused(choice.recipe, base, "train without --from", *OF_CLONING, *OF_A_START)
 
     from ncp_agents.run_folder import RunFolder
     from ncp_agents.torch.threads import use_threads
