@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from ncp_agents.envs.disturbances import KINDS, Disturbance
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import check_disturbances, evaluate_with_bar, write_unless_fewer
@@ -16,7 +14,9 @@ from ncp_agents.playing import check_games
 from ncp_agents.rendering.figures import check_picture_path
 from ncp_agents.rendering.scores_picture import draw_comparison, draw_disturbances
 from ncp_agents.saved_policy import SavedPolicy
-from ncp_agents.scores import SCORES, Scores, comparison, read_scores
+from ncp_agents.score_tables import comparison
+from ncp_agents.scores import SCORES, Scores, read_scores
+from ncp_agents.terminal import Terminal
 
 
 def compare_command(
@@ -60,7 +60,7 @@ def compare_command(
         if file.exists():
             read_scores(file)
 
-    console = Console()
+    console = Terminal()
     rows, said = [], []
     for policy, name, file in zip(policies, names, files, strict=True):
         for way in ways:
@@ -70,14 +70,14 @@ def compare_command(
             rows.append((name, scores))
             if file is not None:
                 said.append(write_unless_fewer(file, scores))
-    console.print(comparison(rows))
-    for line in dict.fromkeys(said):
-        console.print(line, soft_wrap=True)
     if swept:
         known = {name: [each for own, each in rows if own == name] for name in names}
         draw_disturbances(known, plot)
     else:
         draw_comparison(rows, plot)
+    console.print(comparison(rows))
+    for line in dict.fromkeys(said):
+        console.print(line, soft_wrap=True)
     console.print(f"picture: {plot}", soft_wrap=True)
     return rows
 

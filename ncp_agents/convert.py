@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -73,6 +75,7 @@ def save(layer: Any, path: Path | str) -> None:
     Raises:
         UserError: another layer, or one of another precision.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     metadata = {"layer": json.dumps(describe(layer))}
@@ -81,11 +84,18 @@ def save(layer: Any, path: Path | str) -> None:
         if values.dtype != np.float32:
             raise UserError(f"{name} is {values.dtype}; save a copy of the layer in float32")
     with replacing(Path(path)) as temporary:
-        save_file(weights, temporary, metadata)
+        try:
+            save_file(weights, temporary, metadata)
+        except SafetensorError as error:  # a full disk
+            raise OSError(f"{path} could not be written: {error}") from None
 
 
 def load(path: Path | str, port: Port) -> Any:
-    """The layer of a file that `save` wrote, in any port. Runs no code from the file."""
+    """The layer of a file that `save` wrote, in any port. Runs no code from the file.
+
+    Raises:
+        UserError: no such file, another or a damaged one.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -94,8 +104,8 @@ def load(path: Path | str, port: Port) -> Any:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file: {error}") from None
+    except (SafetensorError, TypeError, AttributeError) as error:  # NumPy lacks some data types
+        raise UserError(f"{path} is not a safetensors file of float32: {error}") from None
     if "layer" not in metadata:
         raise UserError(
             f"{path} does not tell what layer its weights are of; make the layer with the settings "
@@ -105,7 +115,7 @@ def load(path: Path | str, port: Port) -> Any:
         return make(json.loads(metadata["layer"]), weights, port)
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, RuntimeError, MemoryError) as error:
         raise UserError(
             f"{path} does not describe a CfC or LTC layer ({type(error).__name__}: {error})"
         ) from None
@@ -113,7 +123,11 @@ def load(path: Path | str, port: Port) -> Any:
 
 def describe(layer: Any) -> dict[str, Any]:
     """What a layer of any port is, as plain data: {"kind": "CfC", "input_size": I, "units": N or a
-    wiring's config, …}, the rest being arguments of the torch layer."""
+    wiring's config, …}, the rest being arguments of the torch layer.
+
+    Raises:
+        UserError: another layer.
+    """
     if _port_of(layer) == "keras":
         from ncp_agents.keras import weights
 
@@ -143,7 +157,11 @@ def describe(layer: Any) -> dict[str, Any]:
 
 
 def weights_of(layer: Any) -> dict[str, np.ndarray]:
-    """The state dict that a layer of any port has, or would have, in torch."""
+    """The state dict that a layer of any port has, or would have, in torch.
+
+    Raises:
+        UserError: another layer, or weights of a type that NumPy lacks.
+    """
     port = _port_of(layer)
     if port == "keras":
         from ncp_agents.keras import weights
@@ -188,7 +206,12 @@ def set_weights(layer: Any, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def make(description: Mapping[str, Any], weights: Mapping[str, np.ndarray], port: Port) -> Any:
-    """The layer that `describe` described and `weights_of` took the weights of, in any port."""
+    """The layer that `describe` described and `weights_of` took the weights of, in any port.
+
+    Raises:
+        UserError: weights of another layer.
+        KeyError, TypeError, ValueError: a description that is none.
+    """
     if look_up("port", port, get_args(Port)) == "keras":
         from ncp_agents.keras import weights as of_keras
 
@@ -225,7 +248,7 @@ def _circuit_of_model(path: Path) -> Any:
         raise UserError(f"{path} is not a file")
     try:
         model = keras.saving.load_model(path, compile=False)  # safe mode: runs no code
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read as a model of Keras: {error}") from None
     layers = getattr(model, "layers", [model])
     circuits = [layer for layer in layers if isinstance(layer, (CfC, LTC))]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from tqdm import tqdm
 
 from ncp_agents.envs.atari import AtariVecEnv
@@ -37,8 +36,10 @@ from ncp_agents.rendering.trace import Trace
 from ncp_agents.rendering.video import check_video_path, write_video
 from ncp_agents.rendering.window import Window
 from ncp_agents.saved_policy import SavedPolicy, State
-from ncp_agents.scores import SCORES, Scores, read_scores, table, write_scores
+from ncp_agents.score_tables import table
+from ncp_agents.scores import SCORES, Scores, read_scores, write_scores
 from ncp_agents.side_by_side import side_by_side
+from ncp_agents.terminal import Terminal
 from ncp_agents.watching import in_window, record_trace, record_video, title_of
 
 
@@ -224,7 +225,7 @@ def evaluate_command(
     if render is not None and (num_envs or 1) > 1:
         raise UserError(f"num_envs is {num_envs}, but a window shows one game; leave it out")
 
-    console = Console()
+    console = Terminal()
     with contextlib.ExitStack() as stack:
         watching: dict[str, Any] = {}
         if render is not None:
@@ -235,12 +236,14 @@ def evaluate_command(
         scores = evaluate_with_bar(
             policy, episodes, protocol, seed, deterministic, num_envs, **watching
         )
+    stopped = len(scores.returns) < episodes
+    said = write_unless_fewer(output, scores) if output is not None and not stopped else None
     console.print(table(scores))
-    if len(scores.returns) < episodes:
+    if stopped:
         console.print(f"stopped after {len(scores.returns)} of {episodes} games; nothing written")
         return scores
-    if output is not None:
-        console.print(write_unless_fewer(output, scores), soft_wrap=True)
+    if said is not None:
+        console.print(said, soft_wrap=True)
     if (brain and video is not None) or page is not None:
         played = record_trace(policy, video_games, protocol, seed, deterministic)
         _show_circuit(policy, played, video if brain else None, page, console)
@@ -265,7 +268,7 @@ def _check_files(output: Path | None, video: Path | None, page: Path | None) -> 
 
 
 def _show_circuit(
-    policy: SavedPolicy, played: Trace, video: Path | None, page: Path | None, console: Console
+    policy: SavedPolicy, played: Trace, video: Path | None, page: Path | None, console: Terminal
 ) -> None:
     """The games of a trace and the circuit that played them, as a video and as a page."""
     circuit, title = anatomy(policy), title_of(policy)

@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from ncp_agents.envs.atari import AtariVecEnv
@@ -41,6 +40,7 @@ from ncp_agents.files import check_writable, replacing
 from ncp_agents.playing import first_games, rules_for, run_loop
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.policies import CnnNcpPolicy
+from ncp_agents.terminal import Terminal
 from ncp_agents.torch.scan import scan_steps
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.torch.threads import one_thread
@@ -70,7 +70,7 @@ def export(
 
     Args:
         sequence: of whole sequences instead of one step.
-        rules: of that game and in the metadata; None takes those of the policy's recipe.
+        rules: of that game, scored, and in the metadata; None takes those of the policy's recipe.
 
     Raises:
         UserError: the extra 'onnx' is missing, the cell is an LSTM, or actions differ; then nothing
@@ -81,7 +81,7 @@ def export(
         raise UserError("export takes cells 'cfc' and 'ltc', got 'lstm', which is there to compare")
     import onnx
 
-    rules = rules or rules_for(policy, policy.recipe.environment.protocol)
+    rules = rules_for(policy, rules or policy.recipe.environment.protocol)
     game = policy.recipe.environment.game
     model = _one_step(policy)
     if sequence:
@@ -201,7 +201,7 @@ def _of_sequences(step: ModelProto) -> ModelProto:
 
 
 def state_size(policy: SavedPolicy) -> int:
-    """Z"""
+    """Z: N, or 2 N with mixed memory"""
     circuit = policy.network.circuit
     return circuit.state_size * (2 if circuit.use_mixed else 1)
 
@@ -291,7 +291,7 @@ def export_command(policy: SavedPolicy, output: Path | None = None, sequence: bo
         raise UserError(f"output {output} ends in {output.suffix!r}, expected .onnx")
     check_writable(output, "--output")
     agreement = export(policy, output, sequence)
-    Console().print(
+    Terminal().print(
         f"one game, {agreement.steps:,} steps: the same actions as the policy's; largest "
         f"difference {agreement.difference:.1e}\nmodel: {output}, "
         f"{output.stat().st_size / 1e6:.2f} MB",

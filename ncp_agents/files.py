@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path = path.resolve()
     check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
+    mode = path.stat().st_mode if path.exists() else 0o666 & ~umask()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -46,10 +46,11 @@ def replacing(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+def umask() -> int:
+    """The permissions that new files of this process go without."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def sweep(path: Path) -> None:
@@ -95,7 +96,11 @@ def copy_files(sources: Iterable[Path], folder: Path) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Find out now, not after minutes of play."""
+    """Find out now, not after minutes of play.
+
+    Raises:
+        UserError: the path cannot be written; names `option`, which gives another.
+    """
     path = path.resolve()
     try:
         if path.is_dir():

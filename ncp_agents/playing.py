@@ -100,8 +100,17 @@ def first_games(steps: Iterable[Step], games: int) -> Iterator[Step]:
 
 
 def rules_for(policy: SavedPolicy, protocol: str | AtariProtocol) -> AtariProtocol:
-    """The protocol's evaluation, with the frames that the policy sees at once."""
-    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    """The protocol's evaluation, with the frames that the policy sees at once.
+
+    Raises:
+        UserError: a protocol with all 18 actions, of which no saved policy knows.
+    """
+    rules = named_protocol(protocol)
+    if rules.full_action_space:
+        raise UserError(
+            f"the protocol has all 18 actions, but {policy.name} knows those of "
+            f"{policy.recipe.environment.game} only; leave full_action_space out"
+        )
     stack = policy.recipe.environment.frame_stack
     return dataclasses.replace(rules, frame_stack=stack).evaluation()
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 import tyro
 
+from ncp_agents.checks import Init, Mode
 from ncp_agents.envs.games import normalise_game
 from ncp_agents.envs.protocol import AtariProtocol, protocol
 from ncp_agents.errors import UserError
@@ -52,8 +53,8 @@ class Circuit:
     motor_neurons: int = 16  # neurons that the actor reads; all of them in a dense circuit
     sparsity: float = 0.5  # share of synapses left out, 0.0 <= s < 1.0
     wiring_seed: int = 22222  # draws the wiring's synapses
-    mode: Literal["default", "no_gate", "pure"] = "default"  # form of the CfC equation
-    init: Literal["xavier", "balanced"] = "balanced"  # CfC weights at the start
+    mode: Mode = "default"  # form of the CfC equation
+    init: Init = "balanced"  # CfC weights at the start
     mixed_memory: bool = False  # a memory cell in front of the neurons
     mask_time_gates: bool = False  # CfC's time gates as sparse as the wiring
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from tqdm import tqdm
 
 from ncp_agents.datasets.episode_file import Episode
@@ -33,6 +32,7 @@ from ncp_agents.playing import (
 from ncp_agents.rendering.keyboard import Human
 from ncp_agents.saved_policy import SavedPolicy, State
 from ncp_agents.side_by_side import side_by_side
+from ncp_agents.terminal import Terminal
 
 
 class Explorer:
@@ -269,7 +269,7 @@ def record_by_hand(
             there already without `resume`, or of other settings with it.
     """
     check_games(episodes, None, seed)
-    rules = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    rules = named_protocol(protocol)
     wanted = Provenance(game, rules.evaluation(), {"human": True, "seed": seed})
     with closing(Human(episodes)) as person:
         demos = open_or_create(output, wanted, resume)
@@ -298,12 +298,12 @@ def open_or_create(output: Path, wanted: Provenance, resume: bool) -> Demos:
 
 def _print_summary(demos: Demos) -> None:
     if not demos.entries:
-        Console().print(f"no games yet; --resume adds some\ndemos: {demos.path}", soft_wrap=True)
+        Terminal().print(f"no games yet; --resume adds some\ndemos: {demos.path}", soft_wrap=True)
         return
     rules = demos.provenance.protocol
     raw = demos.steps * rules.frame_stack * rules.frame_size**2
     scores = [entry.score for entry in demos.entries]
-    Console().print(
+    Terminal().print(
         f"{len(scores)} games, {demos.steps:,} steps, mean score {np.mean(scores):.1f}, "
         f"{demos.size / 1e6:.2f} MB ({demos.size / raw:.1%} of the frames' size)"
         f"\ndemos: {demos.path}",

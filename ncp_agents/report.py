@@ -17,12 +17,12 @@ from ncp_agents.files import write_text
 from ncp_agents.playing import envs_for
 from ncp_agents.rendering.figures import save_figure
 from ncp_agents.rendering.scores_picture import draw_disturbances
-from ncp_agents.saved_policy import CLONING, SavedPolicy, load
-from ncp_agents.scores import CONFIDENCE, Scores, number, percent, scores_of, shares, span
+from ncp_agents.saved_policy import CLONING, CURVE, SavedPolicy, load
+from ncp_agents.score_tables import number, percent, shares, span
+from ncp_agents.scores import CONFIDENCE, Scores, scores_of
 
 README = "README.md"
 WIRING = "wiring.png"
-CURVE = "curve.png"
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -135,7 +135,7 @@ def _disturbances(way: str, known: Iterable[Scores], picture: Path) -> str:
         (
             each.disturbance.kind.replace("_", " ")
             + (", circuit told the time" if each.disturbance.timespans else ""),
-            f"{each.disturbance.strength:g}",
+            each.disturbance.amount,
             str(len(each.returns)),
             number(each.mean),
             span(each),
@@ -165,7 +165,7 @@ def _reproduce(policy: SavedPolicy, scores: Iterable[Scores]) -> str:
         sweeps = ways.setdefault(command, {})
         if each.disturbance is not None:
             strengths = sweeps.setdefault(each.disturbance.kind, [])
-            if (strength := f"{each.disturbance.strength:g}") not in strengths:
+            if (strength := each.disturbance.amount) not in strengths:
                 strengths.append(strength)
     commands = [
         command

@@ -30,11 +30,11 @@ from ncp_agents.errors import UserError
 from ncp_agents.files import replacing, sha256, write_text
 from ncp_agents.names import look_up
 from ncp_agents.recipe import Recipe, read_recipe, to_toml
-from ncp_agents.sb3.encoders import encoder
+from ncp_agents.sb3.encoders import find_encoder
 from ncp_agents.sb3.policies import CnnNcpPolicy
 
 RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"
-PROGRESS, CLONING = "progress.csv", "cloning.csv"
+PROGRESS, CLONING, CURVE = "progress.csv", "cloning.csv", "curve.png"
 
 State = tuple[np.ndarray, ...]
 
@@ -122,7 +122,7 @@ def policy_kwargs(recipe: Recipe) -> dict[str, Any]:
         if circuit.mask_time_gates:
             circuit_kwargs["mask_time_gates"] = True
     return {
-        "features_extractor_class": encoder(recipe.policy.encoder),
+        "features_extractor_class": find_encoder(recipe.policy.encoder),
         "features_extractor_kwargs": features,
         "wiring": circuit.wiring_config(),
         "cell": circuit.cell,
@@ -136,13 +136,13 @@ def build(recipe: Recipe) -> CnnNcpPolicy:
     """The recipe's network, freshly initialised.
 
     Raises:
-        UserError: a wiring that cannot be.
+        UserError: a wiring that cannot be, or sizes beyond this machine's memory.
     """
     actions = spaces.Discrete(len(action_meanings(recipe.environment.game)))
-    space = observation_space(recipe.environment.atari_protocol())
     try:
+        space = observation_space(recipe.environment.atari_protocol())
         return CnnNcpPolicy(space, actions, lambda _: 0.0, **policy_kwargs(recipe))
-    except ValueError as error:
+    except (ValueError, MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
         raise UserError(f"recipe {recipe.name!r}: {error}") from None
 
 

@@ -1,5 +1,4 @@
-"""What a policy reached: whole games, what follows from them and how sure it is, on disk and as
-tables.
+"""What a policy reached: whole games, what follows from them and how sure it is, and on disk.
 
 `scores.json`, beside the policy, holds an object for each way of playing, under a key that says
 which, such as "v4-deterministic noise=0.1":
@@ -37,25 +36,24 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
+from filelock import FileLock
 from scipy.stats import bootstrap, t, trim_mean
 
 from ncp_agents.envs.disturbances import Disturbance
-from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, human_normalised
-from ncp_agents.envs.protocol import STEPS_PER_SECOND
+from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, human_normalised, normalise_game
 from ncp_agents.errors import UserError
 from ncp_agents.files import sha256, write_text
 from ncp_agents.saved_policy import WEIGHTS
 
 SCORES = "scores.json"
+LOCK = ".scores.lock"
 CONFIDENCE = 0.95  # of intervals
 PROTOCOL = re.compile(r"[\w(),.= -]+")
 STATISTICS: dict[str, Callable[..., Any]] = {
@@ -220,6 +218,8 @@ class Scores:
                     raise ValueError(f"{name} hold {value!r}, expected numbers")
         if not PROTOCOL.fullmatch(values["protocol"]):  # it becomes part of a picture's name
             raise ValueError(f"protocol is {values['protocol']!r}, expected the like of v4")
+        if normalise_game(values["game"]) != values["game"]:
+            raise ValueError(f"game is {values['game']!r}, expected the like of pong")
         speed, disturbance = values["steps_per_second"], values["disturbance"]
         if speed is not None and not math.isfinite(speed):
             raise ValueError(f"steps_per_second is {speed}, expected a number or null")
@@ -245,15 +245,17 @@ def write_scores(path: Path, scores: Scores) -> None:
     Raises:
         UserError: the file is there and not a scores file.
     """
-    known = read_scores(path) if path.exists() else {}
-    entries = {key: each for key, each in known.items() if each.may_be_of(scores.weights_sha256)}
-    entries[scores.key] = scores
-    blocks = []
-    for key in sorted(entries):
-        fields = entries[key].to_dict().items()
-        lines = [f"    {json.dumps(name)}: {json.dumps(v, allow_nan=False)}" for name, v in fields]
-        blocks.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
-    write_text(path, "{\n" + ",\n".join(blocks) + "\n}\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(LOCK)):  # another evaluation may be at its end, too
+        known = read_scores(path) if path.exists() else {}
+        entries = {k: each for k, each in known.items() if each.may_be_of(scores.weights_sha256)}
+        entries[scores.key] = scores
+        blocks = []
+        for key in sorted(entries):
+            fields = entries[key].to_dict().items()
+            lines = [f"    {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in fields]
+            blocks.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
+        write_text(path, "{\n" + ",\n".join(blocks) + "\n}\n")
 
 
 def read_scores(path: Path) -> dict[str, Scores]:
@@ -293,74 +295,6 @@ def scores_of(folder: Path) -> dict[str, Scores]:
         return {}
     now = sha256(folder / WEIGHTS) if (folder / WEIGHTS).exists() else None
     return {key: each for key, each in read_scores(folder / SCORES).items() if each.may_be_of(now)}
-
-
-def table(scores: Scores) -> Table:
-    """All there is to say of one way of playing, for rich to print."""
-    result = Table("", scores.key, box=box.SIMPLE_HEAD)
-    result.add_row("game", scores.game)
-    for name in STATISTICS:
-        value = number(getattr(scores, name))
-        result.add_row(name.replace("_", " "), f"{value}  ({span(scores, name)})")
-    for name, shown in (
-        ("std", number(scores.std)),
-        ("human-normalised", percent(scores.human_normalised)),
-        ("games", str(len(scores.returns))),
-        ("mean length", _duration(scores.mean_length)),
-        ("steps/s", "–" if math.isnan(speed := scores.steps_per_second) else f"{speed:,.0f}"),
-        ("actions", shares(scores)),
-    ):
-        result.add_row(name, shown)
-    result.caption = (
-        f"in brackets: {percent(CONFIDENCE)} bootstrap intervals; human-normalised by the scores "
-        f"of {HUMAN_SCORES_SOURCE}"
-    )
-    return result
-
-
-def comparison(rows: Iterable[tuple[str, Scores]]) -> Table:
-    """A row for each policy and way of playing."""
-    result = Table("policy", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    result.add_column("scored under", overflow="fold")
-    for column in ("games", "mean", f"{percent(CONFIDENCE)} interval", "IQM", "human"):
-        result.add_column(column, justify="right")
-    for name, scores in rows:
-        result.add_row(
-            name,
-            scores.key,
-            str(len(scores.returns)),
-            number(scores.mean),
-            span(scores),
-            number(scores.interquartile_mean),
-            percent(scores.human_normalised),
-        )
-    return result
-
-
-def number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1f}"
-
-
-def span(scores: Scores, statistic: str = "mean") -> str:
-    return " … ".join(map(number, scores.intervals[statistic]))
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def shares(scores: Scores) -> str:
-    """NOOP 12 %, FIRE 3 %, ..."""
-    total = sum(scores.actions.values()) or 1
-    return ", ".join(f"{name} {percent(count / total)}" for name, count in scores.actions.items())
-
-
-def _duration(steps: float) -> str:
-    """1204 steps (1:20), minutes and seconds of the game's time."""
-    if math.isnan(steps):
-        return "–"
-    minutes, seconds = divmod(round(steps / STEPS_PER_SECOND), 60)
-    return f"{steps:.0f} steps ({minutes}:{seconds:02})"
 
 
 def _or_none(value: float | None) -> float | None:

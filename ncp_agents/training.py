@@ -19,9 +19,10 @@ from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation import evaluate
 from ncp_agents.files import check_writable, copy_files
 from ncp_agents.playing import seed_after
+from ncp_agents.progress_csv import ProgressCsv, read_progress
 from ncp_agents.recipe import Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curve
-from ncp_agents.run_folder import Counters, ProgressCsv, RunFolder, read_progress
+from ncp_agents.run_folder import Counters, RunFolder
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.sb3.callbacks import (
     Periodically,
@@ -264,9 +265,15 @@ class _Record(BaseCallback):
             self.logger.record("train/entropy", -self.logger.name_to_value["train/entropy_loss"])
 
 
-def default_run(recipe: Recipe, runs: Path = Path("runs")) -> Path:
-    how = "-continued" if recipe.start else ""
-    return runs / f"{recipe.name}{how}-seed{recipe.seed}"
+def default_run(recipe: Recipe, runs: Path = Path("runs"), how: str | None = None) -> Path:
+    """The run folder of a recipe where none is named.
+
+    Args:
+        how: says beside the name how the policy is trained; None says "continued" where it starts
+            from another.
+    """
+    how = how or ("continued" if recipe.start else None)
+    return runs / "-".join(filter(None, [recipe.name, how, f"seed{recipe.seed}"]))
 
 
 def check_destination(destination: Path, recipe: Recipe) -> None:

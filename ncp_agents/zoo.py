@@ -12,10 +12,11 @@ from rich.text import Text
 
 from ncp_agents.envs.games import RECURRENT_PPO_SCORES
 from ncp_agents.errors import UserError
+from ncp_agents.progress_csv import read_progress
 from ncp_agents.recipe import Recipe, read_recipe
-from ncp_agents.run_folder import read_progress
 from ncp_agents.saved_policy import CLONING, PROGRESS, RECIPE, WEIGHTS, build, zoo
-from ncp_agents.scores import Scores, comparison, number, scores_of
+from ncp_agents.score_tables import comparison, number
+from ncp_agents.scores import Scores, scores_of
 
 
 def policies_table() -> Group:
@@ -40,8 +41,8 @@ def policies_table() -> Group:
         rows += [(name, each) for each in scores.values()]
     about.caption = (
         "steps, hours: with those of the policies that it went on from; v4: mean return, actions "
-        "drawn; LSTM: v4 of recurrent PPO that sees one frame, 10M steps, as published; – where "
-        "nothing is known"
+        "drawn; LSTM: v4 of recurrent PPO that sees one frame, 10M steps, as published; – and ≥ "
+        "where something is not known"
     )
     return Group(about, comparison(rows), *broken)
 
@@ -52,35 +53,40 @@ def _undisturbed(folder: Path) -> dict[str, Scores]:
 
 def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
     game = recipe.environment.game
-    steps, hours = _training(recipe, folder)
+    steps, hours, whole = _training(recipe, folder)
     published = RECURRENT_PPO_SCORES.get(game)
     trained = (folder / WEIGHTS).exists()
     return [
         game,
         f"{recipe.circuit.units} {recipe.circuit.cell}",
         f"{sum(p.numel() for p in build(recipe).parameters()):,}",
-        (f"{steps / 1e6:.3g}M" if steps else "cloned") if trained else "none",
+        ("" if whole else "≥ ") + (f"{steps / 1e6:.3g}M" if steps else "cloned")
+        if trained
+        else "none",
         f"{hours:.1f}" if hours else "–",
         number(scores.mean) if scores else "–",
         _with_spread(*published) if published else "–",
     ]
 
 
-def _training(recipe: Recipe, folder: Path) -> tuple[int, float | None]:
-    """Steps of PPO and hours, with those of the policies that it went on from; None hours where one
-    of them kept no progress."""
-    known, steps, hours = zoo(), 0, []
+def _training(recipe: Recipe, folder: Path) -> tuple[int, float | None, bool]:
+    """Steps of PPO and hours, with those of the policies that it went on from, and whether all of
+    these are still there; None hours where one of them is not, or kept no progress."""
+    known, seen, steps, hours = zoo(), set[Path](), 0, []
     while True:
+        seen.add(folder.resolve())
         rows = read_progress(folder / PROGRESS)
         if (folder / CLONING).exists():
             hours.append(_seconds_of_cloning(folder / CLONING) / 3600)
         else:
             steps += recipe.steps
             hours.append(rows[-1]["seconds"] / 3600 if rows else None)
+        before = known.get(recipe.start, Path(recipe.start))
         # Each is taken once: a policy may have been trained anew, from one that went on from it.
-        before = known.pop(recipe.start, None)
-        if before is None or before == folder:
-            return steps, None if None in hours else sum(hours)
+        if not recipe.start or before.resolve() in seen:
+            return steps, None if None in hours else sum(hours), True
+        if not (before / RECIPE).is_file():
+            return steps, None, False
         recipe, folder = read_recipe(before / RECIPE), before
 
 

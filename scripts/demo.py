@@ -1,4 +1,4 @@
-"""The whole road in 4 minutes on 2 cores: play, record, clone, and see the clone beside its teacher.
+"""The whole road in 4 minutes: play, record, clone, and see the clone beside its teacher.
 
     python scripts/demo.py [--out demo] [--games 10]
 
@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from ncp_agents import saved_policy
 from ncp_agents.cloning import clone
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation import evaluate_command
 from ncp_agents.files import write_text
+from ncp_agents.playing import check_games
 from ncp_agents.recording import record_command
 from ncp_agents.run_folder import RunFolder
+from ncp_agents.terminal import Terminal
 
 MARK = ".demo"  # a file that tells the folders of demos
 
@@ -40,11 +41,17 @@ class Demo:
 
 def main() -> None:
     options = tyro.cli(Demo)
-    console = Console()
+    console = Terminal()
     demos_path, run_path = options.out / "demos", options.out / "clone"
     teacher = saved_policy.load(saved_policy.find(options.policy))
     if options.out.exists() and any(options.out.iterdir()) and not (options.out / MARK).is_file():
         raise UserError(f"{options.out} is not empty, nor of an earlier demo; name another --out")
+    check_games(options.episodes, None, 0)
+    check_games(options.games, None, 0)
+    try:
+        cloning = replace(teacher.recipe.cloning, epochs=options.epochs, eval_every=0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     write_text(options.out / MARK, "Of scripts/demo.py, which replaces what is in this folder.\n")
     for path in (demos_path, run_path):
         shutil.rmtree(path, ignore_errors=True)
@@ -66,7 +73,6 @@ def main() -> None:
     demos = record_command(teacher, demos_path, episodes=options.games)
 
     console.rule("3. a fresh network learns to do the same")
-    cloning = replace(teacher.recipe.cloning, epochs=options.epochs, eval_every=0)
     recipe = replace(teacher.recipe, name="clone", cloning=cloning)
     run = RunFolder.create(run_path, recipe)
     clone(run, [demos])

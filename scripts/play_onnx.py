@@ -30,4 +30,4 @@ while not over:
     observation, reward, terminated, truncated, info = game.step(logits.argmax(-1))
     over, score, steps = (terminated | truncated)[0], score + reward[0], steps + 1
     reset = forgets & (info["lives"] > 0) & (info["lives"] < before)
-print(f"{about['policy']} plays {about['game']}: score {score:g} after {steps} steps")
+print(f"{about['policy']} plays {about['game']}: score {score:,.0f} after {steps} steps")

@@ -144,6 +144,11 @@ def test_the_circuit_of_a_saved_policy(tmp_path):
     x = np.random.default_rng(0).normal(size=(1, 4, layer.input_size)).astype("float32")
     model = keras.saving.load_model(target)
     np.testing.assert_allclose(model.predict(x, verbose=0), output(layer, x), rtol=0, atol=1e-5)
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 255
+    target.write_bytes(content)
+    with pytest.raises(UserError, match=r"\.keras cannot be read as a model of Keras"):
+        convert.convert(target, tmp_path / "back.safetensors")
 
 
 def test_mistakes_are_named(tmp_path):
@@ -167,6 +172,14 @@ def test_mistakes_are_named(tmp_path):
 
     with pytest.raises(UserError, match=r"expected a CfC or LTC of ncp_agents"):
         convert.save(torch.nn.LSTM(2, 2), path)
+    halves = {"layer": torch.zeros(1, dtype=torch.bfloat16)}
+    safetensors.torch.save_file(halves, path, {"layer": "{}"})
+    with pytest.raises(UserError, match="is not a safetensors file of float32|does not describe"):
+        convert.load(path, "torch")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"layer": "[" * 100_000})
+    with pytest.raises(UserError, match="does not describe a CfC or LTC"):
+        convert.load(path, "torch")
+    path.unlink()
     partly = ncp_agents.keras.CfC(AutoNCP(9, 2), fully_recurrent=False)
     partly.build((None, None, I))
     with pytest.raises(UserError, match="no other port has a layer with fully_recurrent=False"):

@@ -96,6 +96,21 @@ def test_no_runs_are_refused(tmp_path):
         draw_curves([], tmp_path / "curves.png")
 
 
+def test_runs_that_cannot_be_drawn_together_are_refused(tmp_path):
+    one, two = (run(tmp_path, "one", seed, [0, 10, 20]) for seed in (1, 2))
+    with pytest.raises(UserError, match="one-1 is named twice"):
+        draw_curves([one, two, one], tmp_path / "curves.png")
+    two.progress.write_text("steps,seconds,return_mean\n9000000,1,2\n9500000,2,3\n")
+    with pytest.raises(UserError, match="the runs of one have no steps in common"):
+        draw_curves([one, two], tmp_path / "curves.png")
+
+
+def test_a_human_below_the_curves_is_shown(tmp_path, figures):
+    draw_curves([run(tmp_path, "one", 1, [18, 19, 20])], tmp_path / "curves.png")
+    low, high = figures[0].axes[0].get_ylim()
+    assert low < 14.6 < high
+
+
 def test_pictures_leave_no_half_file(tmp_path, monkeypatch):
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from ncp_agents import dagger as dagger_module
 from ncp_agents import saved_policy
 from ncp_agents.cli import main
 from ncp_agents.cloning import clone
-from ncp_agents.dagger import _no_worse, dagger, relabelled
+from ncp_agents.dagger import dagger, relabelled
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.episodes import Demos
 from ncp_agents.envs.atari import AtariVecEnv
@@ -131,12 +132,27 @@ def test_a_teacher_needs_dagger(capsys):
     assert "add --dagger 3" in capsys.readouterr().err
 
 
-def test_the_best_round_is_kept():
-    assert _no_worse(0.0, -1.0)
-    assert not _no_worse(-1.0, 0.0)
-    assert _no_worse(2.0, 2.0)  # the later one
-    assert _no_worse(None, None)
-    assert not _no_worse(None, -21.0)
+@pytest.mark.parametrize(
+    ("returns", "best"),
+    [((5.0, 3.0), 1), ((3.0, 5.0), 2), ((5.0, 5.0), 2), ((None, None), 2), ((5.0, None), 1)],
+)
+def test_the_best_round_is_kept(returns, best, teacher, tmp_path, monkeypatch):
+    run = RunFolder.create(tmp_path / "run", RECIPE)
+    clone(run, [Demos(PONG)], progress=False)
+    told = iter(returns)
+
+    def evaluated(*args, **kwargs):
+        return replace(clone(*args, **kwargs), best_return=next(told))
+
+    monkeypatch.setattr(dagger_module, "clone", evaluated)
+    done = dagger(run, [Demos(PONG)], teacher, 2, progress=False)
+    weights = {
+        number: (run.path / f"dagger/round-{number}/policy/weights.safetensors").read_bytes()
+        for number in (1, 2)
+    }
+    assert weights[1] != weights[2]
+    assert (run.policy / "weights.safetensors").read_bytes() == weights[best]
+    assert done.best_return == returns[best - 1]
 
 
 def test_another_teacher_does_not_go_on_with_a_round(cloned, teacher):

@@ -161,6 +161,20 @@ def test_strengths_out_of_range_are_refused(kind, strength, reason):
     assert reason in str(caught.value)
 
 
+def test_jitter_leaves_a_frame_of_each_step():
+    rules = protocol("v4", frame_skip=2)
+    with pytest.raises(UserError, match="frame_skip_jitter is 2, expected less than the 2 frames"):
+        disturbed(Disturbance("frame_skip_jitter", 2), "pong", 1, rules, 0)
+
+
+@pytest.mark.parametrize(
+    ("strength", "shown"),
+    [(0.1, "0.1"), (1.0, "1"), (0.12345678, "0.12345678"), (1e-7, "0.0000001")],
+)
+def test_strengths_are_told_apart(strength, shown):
+    assert str(Disturbance("noise", strength)) == f"noise={shown}"
+
+
 def test_only_jitter_has_a_time_to_tell():
     with pytest.raises(UserError, match="told with frame_skip_jitter, not with noise"):
         Disturbance("noise", 0.1, timespans=True)

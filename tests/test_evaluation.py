@@ -17,6 +17,7 @@ from ncp_agents.playing import first_games, rules_for, run_loop
 from ncp_agents.recipe import Environment, Recipe
 from ncp_agents.saved_policy import SavedPolicy, build, find, load
 from ncp_agents.scores import read_scores
+from ncp_agents.terminal import Terminal
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -213,7 +214,22 @@ def test_the_command_scores_prints_and_records(pong, tmp_path, capsys):
     assert read_scores(tmp_path / "scores.json") == {"v4(max_frames=100)": result}
     assert video.stat().st_size > 0
     assert "mean length" in capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["game.mp4", "scores.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".scores.lock", "game.mp4", "scores.json"]
+
+
+def test_scores_are_kept_when_nobody_reads_the_table(pong, tmp_path, monkeypatch):
+    def gone(*args, **kwargs):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Terminal, "print", gone)
+    with pytest.raises(BrokenPipeError):
+        evaluate_command(pong, episodes=2, protocol=SHORT, output=tmp_path / "scores.json")
+    assert len(read_scores(tmp_path / "scores.json")["v4(max_frames=100)"].returns) == 2
+
+
+def test_a_policy_does_not_play_with_all_actions(pong):
+    with pytest.raises(UserError, match="has all 18 actions, but pong-cfc knows those of pong"):
+        evaluate(pong, 1, protocol("v4", full_action_space=True))
 
 
 def test_a_few_games_do_not_replace_many(pong, tmp_path, capsys):

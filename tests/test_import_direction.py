@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = {"torch", "keras", "tf", "mini_keras", "mlx"}
 FOUNDATION = {
-    *("checks", "errors", "files", "frameworks", "names", "stopping"),
+    *("checks", "errors", "files", "frameworks", "names", "stopping", "terminal"),
     *("equations", "wirings"),
 }
 SB3 = FOUNDATION | {"torch", "envs", "datasets", "recipe", "sb3"}
@@ -17,8 +17,10 @@ JOBS = (
     "saved_policy",
     "playing",
     "side_by_side",
+    "progress_csv",
     "run_folder",
     "scores",
+    "score_tables",
     "rendering",
     "watching",
     "evaluation",
@@ -41,6 +43,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "frameworks": set(),
     "stopping": set(),
+    "terminal": set(),
     "names": {"errors"},
     "equations": FOUNDATION,
     "wirings": {"checks", "errors", "names", "wirings"},
@@ -51,7 +54,7 @@ MAY_IMPORT = {
     "mini_keras": FOUNDATION | {"keras", "mini_keras"},
     "envs": {"errors", "frameworks", "names", "envs"},
     "datasets": {"errors", "files", "names", "envs", "datasets"},
-    "recipe": {"errors", "names", "envs", "datasets", "recipe"},
+    "recipe": {"checks", "errors", "names", "envs", "datasets", "recipe"},
     "sb3": SB3,
     **{job: SB3 | {*JOBS[: place + 1]} for place, job in enumerate(JOBS)},
     "convert": SB3 | PORTS | {"saved_policy", "convert"},

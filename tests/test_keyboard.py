@@ -12,6 +12,7 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings, games
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
+from ncp_agents.playing import seed_after
 from ncp_agents.recording import record
 from ncp_agents.rendering.keyboard import (
     PANEL_WIDTH,
@@ -164,7 +165,7 @@ def test_a_person_who_plays_is_recorded_bit_for_bit(person, tmp_path):
     assert entry.score >= 0  # random actions lose all balls, six by then
     assert len(game) == 400
 
-    seed = int(np.random.SeedSequence([5, 0]).generate_state(1)[0]) >> 1
+    seed = seed_after(5, 0)
     with closing(AtariVecEnv("pong", 1, rules, seed=seed)) as env:
         obs = env.reset()
         for t in range(len(game)):

@@ -204,6 +204,12 @@ def changed(spec: EnvSpec, **changes) -> EnvSpec:
         (lambda spec, raw: (None, [raw]), "does not say which Atari game it is of"),
         (lambda spec, raw: (gym.spec("CartPole-v1"), [raw]), "environment is CartPole-v1"),
         (lambda spec, raw: (changed(spec, frameskip=(2, 5)), [raw]), r"has frameskip \[2, 5\]"),
+        (lambda spec, raw: (changed(spec, frameskip=0), [raw]), "has frameskip 0"),
+        (lambda spec, raw: (changed(spec, game=5), [raw]), "game '5' is unknown"),
+        (
+            lambda spec, raw: (changed(spec, repeat_action_probability=2.0), [raw]),
+            "its environment's arguments are damaged",
+        ),
         (lambda spec, raw: (changed(spec, mode=1), [raw]), "has mode 1 of pong"),
         (lambda spec, raw: (changed(spec, wrappers=["Skip"]), [raw]), "made through Skip"),
         (

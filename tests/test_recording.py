@@ -19,6 +19,7 @@ from ncp_agents.datasets.episodes import Demos, Provenance
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
+from ncp_agents.playing import seed_after
 from ncp_agents.recording import record, record_command
 from ncp_agents.saved_policy import find, load
 
@@ -49,7 +50,7 @@ def test_recorded_games_are_the_games(tmp_path):
     demos = Demos.create(tmp_path, Provenance("pong", RULES, {"policy": "pong-cfc"}))
     entries = list(record(load(find("pong-cfc")), demos, 3, seed=5, num_envs=2, epsilon=0.3))
     assert [entry.steps for entry in entries] == [100, 100, 100]
-    seed = int(np.random.SeedSequence([5, 0]).generate_state(1)[0]) >> 1
+    seed = seed_after(5, 0)
     env = AtariVecEnv("pong", 2, RULES, seed=seed)
     obs = env.reset()
     games = [demos.read(0), demos.read(1)]
@@ -131,6 +132,7 @@ sys.exit(main(["record", "pong-cfc", "--num-envs", "1", "--output", "{tmp_path}/
         (["pong-cfk"], "did you mean 'pong-cfc'"),
         ([], "whose games"),
         (["pong-cfc", "--resume"], "no demos in"),
+        (["--output", "x", "--drop", "a.npz", "--seed", "3"], "--seed does not go with --drop"),
     ],
 )
 def test_a_recorder_refuses_in_one_line(options, message, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -14,14 +15,13 @@ from ncp_agents import scores as scores_module
 from ncp_agents.envs.disturbances import Disturbance
 from ncp_agents.errors import UserError
 from ncp_agents.files import sha256
+from ncp_agents.score_tables import comparison, table
 from ncp_agents.scores import (
     Scores,
-    comparison,
     interval,
     interval_of_seeds,
     read_scores,
     scores_of,
-    table,
     write_scores,
 )
 
@@ -174,6 +174,17 @@ def test_writing_scores_keeps_the_other_entries(tmp_path):
     assert read["v4-deterministic noise=0.1"] == noisy
 
 
+def test_evaluations_that_end_together_lose_nothing(tmp_path):
+    path, seeds = tmp_path / "scores.json", range(8)
+    entries = [scores(disturbance=Disturbance("noise", 0.1 * (1 + seed))) for seed in seeds]
+    threads = [threading.Thread(target=write_scores, args=(path, entry)) for entry in entries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read_scores(path) == {entry.key: entry for entry in entries}
+
+
 def test_scores_of_earlier_weights_are_not_shown_and_go_with_the_next(tmp_path):
     path, weights = tmp_path / "scores.json", tmp_path / "weights.safetensors"
     assert scores_of(tmp_path) == {}
@@ -201,6 +212,8 @@ def test_scores_of_earlier_weights_are_not_shown_and_go_with_the_next(tmp_path):
         (json.dumps({"v4": scores().to_dict() | {"returns": [1.0]}}), "1 returns and 4 lengths"),
         (json.dumps({"v4": scores().to_dict() | {"returns": [10**400] * 4}}), "too large"),
         ("[" * 100_000, "recursion"),
+        (json.dumps({"v4": scores().to_dict() | {"game": "pnog"}}), "'pnog' is unknown"),
+        (json.dumps({"v4": scores().to_dict() | {"game": "Pong"}}), "expected the like of pong"),
         (json.dumps({"v4": scores().to_dict() | {"returns": [math.nan]}}), "returns hold nan"),
         (json.dumps({"v4": scores().to_dict() | {"actions": {"UP": 0.5}}}), "actions hold 0.5"),
         (json.dumps({"x/../y": scores().to_dict() | {"protocol": "x/../y"}}), "expected the like"),

@@ -87,6 +87,18 @@ def test_demo_deletes_only_what_a_demo_made(tmp_path):
     assert theirs.read_text() == "mine"
 
 
+@pytest.mark.parametrize("option", ["--epochs", "--games", "--episodes"])
+def test_a_demo_that_cannot_be_leaves_the_earlier_one(option, tmp_path):
+    kept = tmp_path / "demo" / "demos" / "dataset.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("earlier")
+    (tmp_path / "demo" / ".demo").write_text("")
+    done = run("scripts/demo.py", option, "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"demo: e\w+ is 0, expected .*\n", done.stderr)
+    assert kept.read_text() == "earlier"
+
+
 def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
     options = ("--seeds", "1", "--variants", "wired", "--steps", "20480")
     for _ in range(2):

@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_run import ROLLOUT, SMALL_RECIPE, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ncp_agents import saved_policy
 from ncp_agents.cli import main
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import PPO, Circuit, Environment, Policy, Recipe, Schedule, read_recipe
-from ncp_agents.run_folder import COLUMNS, LOCK, Counters, ProgressCsv, RunFolder, read_progress
+from ncp_agents.progress_csv import COLUMNS, ProgressCsv, read_progress
+from ncp_agents.recipe import Environment, Recipe, Schedule, read_recipe
+from ncp_agents.run_folder import LOCK, RunFolder
 from ncp_agents.sb3.callbacks import Periodically
 from ncp_agents.training import make_model, train
 
-ROLLOUT = 32  # steps in both environments together
 SMALL = [
     *("--environment.num-envs", "2", "--policy.features", "16", "--threads", "1"),
     *("--circuit.units", "12", "--circuit.motor-neurons", "3"),
@@ -33,14 +34,6 @@ SMALL = [
     *("--ppo.n-epochs", "1", "--schedule.eval-every", "0"),
     *("--schedule.checkpoint-every", str(ROLLOUT)),
 ]
-SMALL_RECIPE = Recipe(
-    steps=4 * ROLLOUT,
-    environment=Environment(num_envs=2),
-    policy=Policy(features=16),
-    circuit=Circuit(units=12, motor_neurons=3),
-    ppo=PPO(n_steps=16, sequence_length=16, batch_size=16, n_epochs=1),
-    schedule=Schedule(eval_every=0, checkpoint_every=ROLLOUT),
-)
 SCRIPT = str(Path(__file__).parent.parent / "scripts" / "train.py")
 
 
@@ -68,12 +61,7 @@ def steps_of(run: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> RunFolder:
-    """A run of four rollouts, in this process."""
-    run = RunFolder.create(tmp_path_factory.mktemp("runs") / "small", SMALL_RECIPE)
-    outcome = train(run, progress=False)
-    assert outcome.counters.steps == 4 * ROLLOUT
-    assert outcome.stopped_by is None
-    return run
+    return trained(tmp_path_factory.mktemp("runs") / "small")
 
 
 def test_a_run_leaves_everything_a_person_wants(finished):
@@ -91,28 +79,6 @@ def test_a_run_leaves_everything_a_person_wants(finished):
     events = EventAccumulator(str(finished.tensorboard)).Reload()
     assert [e.step for e in events.Scalars("train/value_loss")] == [ROLLOUT * i for i in (2, 3, 4)]
     assert {path.name for path in finished.path.rglob(".*")} == {LOCK}  # no temporary file is left
-
-
-def test_a_checkpoint_brings_back_network_optimiser_and_random_states(finished):
-    env = AtariVecEnv("pong", 2)
-    model = make_model(SMALL_RECIPE, env)
-    model._setup_learn(0)
-    counters = finished.load_checkpoint(model)
-    assert counters.steps == model.num_timesteps == 4 * ROLLOUT
-    assert counters.updates == model._n_updates == 4
-    policy = saved_policy.load(finished.policy)  # of the same moment
-    for name, value in saved_policy.weights(model.policy).items():
-        assert torch.equal(value, saved_policy.weights(policy.network)[name])
-    moments = model.policy.optimizer.state[model.policy.value_net.weight]
-    assert moments["step"] == 4 * 2  # updates times minibatches
-    assert moments["exp_avg_sq"].any()
-    finished.load_checkpoint(model)
-    drawn = torch.rand(3), np.random.rand(3)
-    finished.load_checkpoint(model)
-    assert torch.equal(torch.rand(3), drawn[0])
-    assert (np.random.rand(3) == drawn[1]).all()
-    finished.save_checkpoint(model, counters)
-    env.close()
 
 
 def test_the_same_seed_trains_the_same_policy(finished, tmp_path):
@@ -281,80 +247,6 @@ def test_recipes_of_others_stay(finished, tmp_path, capsys):
     assert f"has other settings than {edited}" in capsys.readouterr().err
 
 
-def test_what_a_killed_process_left_is_swept(tmp_path):
-    run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
-    left = [run.path / f".checkpoint.{8 * 'x'}.safetensors", run.path / ".progress.abcdefgh.csv"]
-    for path in left:
-        path.touch()
-    with run.lock():
-        assert [path.exists() for path in left] == [False, False]
-
-
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "other network"])
-def test_a_damaged_checkpoint_is_named(finished, tmp_path, damage):
-    env = AtariVecEnv("pong", 2)
-    model = make_model(SMALL_RECIPE, env)
-    run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
-    content = finished.checkpoint.read_bytes()
-    if damage == "truncated":
-        run.checkpoint.write_bytes(content[: len(content) // 2])
-    elif damage == "foreign":
-        run.checkpoint.write_bytes((finished.policy / "weights.safetensors").read_bytes())
-    else:
-        bigger = make_model(Recipe(), AtariVecEnv("pong", 16))
-        bigger._setup_learn(0)
-        run.save_checkpoint(bigger, Counters())
-    model._setup_learn(0)
-    with pytest.raises(UserError, match=r"checkpoint\.safetensors"):
-        run.load_checkpoint(model)
-    env.close()
-
-
-def with_metadata(path, **changes):
-    tensors, metadata = saved_policy.load_tensors(path)
-    saved_policy.save_tensors(path, tensors, metadata | changes)
-
-
-def with_tensors(path, change):
-    tensors, metadata = saved_policy.load_tensors(path)
-    change(tensors)
-    saved_policy.save_tensors(path, tensors, metadata)
-
-
-MOMENT = "optimizer.exp_avg.value_net.weight"
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda p: with_metadata(p, counters='{"steps": "x"}'), "updates and games are"),
-        (lambda p: with_metadata(p, counters='{"steps": 64.0}'), "updates and games are"),
-        (lambda p: with_metadata(p, counters='{"seconds": NaN}'), "nan is no finite number"),
-        (lambda p: with_metadata(p, recent_games='[{"r": 1}]'), "KeyError"),
-        (lambda p: with_metadata(p, **{"random.numpy": '["MT19937", "x"]'}), "not a checkpoint"),
-        (lambda p: with_metadata(p, **{"random.python": "[3, [1, 2], null]"}), "not a checkpoint"),
-        (
-            lambda p: with_tensors(p, lambda t: t.update({"random.torch": t[MOMENT].clone()})),
-            "not a",
-        ),
-        (lambda p: with_tensors(p, lambda t: t.update({MOMENT: torch.zeros(3)})), "is damaged"),
-        (lambda p: with_tensors(p, lambda t: t.update({MOMENT: t[MOMENT] / 0})), "is damaged"),
-        (
-            lambda p: with_tensors(p, lambda t: t.pop(MOMENT)),
-            "lacks exp_avg of value_net",
-        ),
-    ],
-)
-def test_a_checkpoint_that_was_tampered_with_is_refused(finished, tmp_path, damage, message):
-    run = shutil.copytree(finished.path, tmp_path / "run")
-    damage(run / "checkpoint.safetensors")
-    before = (run / "recipe.toml").read_text()
-    longer = replace(SMALL_RECIPE, steps=6 * ROLLOUT)
-    with pytest.raises(UserError, match=message):
-        train(RunFolder(run, longer), resume=True, progress=False)
-    assert (run / "recipe.toml").read_text() == before
-
-
 def test_what_cannot_be_gone_on_with_stays_as_it_is(finished, tmp_path, capsys):
     folder = shutil.copytree(saved_policy.find("breakout-cfc"), tmp_path / "policy")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -370,12 +262,6 @@ def test_what_cannot_be_gone_on_with_stays_as_it_is(finished, tmp_path, capsys):
     assert read_recipe(run / "recipe.toml") == SMALL_RECIPE
     assert main(["train", "--resume"]) == 2
     assert "which run? name its folder" in capsys.readouterr().err
-
-
-def test_two_trainings_do_not_share_a_run(finished, capsys):
-    with finished.lock():
-        assert main(["train", "--run", str(finished.path), "--resume"]) == 2
-    assert "somebody else is at work in" in capsys.readouterr().err
 
 
 def test_where_the_policy_goes_is_checked_before_the_training(tmp_path, capsys):

@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 
 from ncp_agents.errors import UserError
-from ncp_agents.files import sync
+from ncp_agents.files import sync, umask
 
 UNFINISHED = ".unfinished"
 
@@ -30,9 +30,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED))
     try:
         yield made
-        umask = os.umask(0)
-        os.umask(umask)
-        made.chmod(0o777 & ~umask)  # mkdtemp's folders are private
+        made.chmod(0o777 & ~umask())  # mkdtemp's folders are private
         for folder, _, files in os.walk(made):
             for name in [*files, ""]:  # "" is the folder itself
                 sync(Path(folder, name))

@@ -184,22 +184,25 @@ def _raw(
             f"{source.id} does not say which Atari game it is of (its environment is "
             f"{spec and spec.id}), so it cannot become demos"
         )
-    game = normalise_game(spec.kwargs["game"])
+    game = normalise_game(str(spec.kwargs["game"]))
     skipped = _check(source, spec, game)
     if frame_skip % skipped:
         raise UserError(
             f"{source.id} has steps of {skipped} frames, frame_skip is {frame_skip}; "
             f"expected a multiple of {skipped}"
         )
-    frames = spec.kwargs.get("max_num_frames_per_episode") or AtariProtocol.max_frames
-    if spec.max_episode_steps:
-        frames = min(frames, spec.max_episode_steps * skipped)
-    protocol = AtariProtocol(
-        sticky_actions=float(spec.kwargs.get("repeat_action_probability", 0.25)),
-        frame_skip=frame_skip,
-        noop_max=0,
-        max_frames=frames,
-    )
+    try:
+        frames = spec.kwargs.get("max_num_frames_per_episode") or AtariProtocol.max_frames
+        if spec.max_episode_steps:
+            frames = min(frames, spec.max_episode_steps * skipped)
+        protocol = AtariProtocol(
+            sticky_actions=float(spec.kwargs.get("repeat_action_probability", 0.25)),
+            frame_skip=frame_skip,
+            noop_max=0,
+            max_frames=frames,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source.id}: its environment's arguments are damaged ({error})") from None
     pools = skipped == 1 and frame_skip > 1
     player = {
         "minari": source.id,
@@ -250,10 +253,11 @@ def _check(source: minari.MinariDataset, spec: EnvSpec, game: str) -> int:
         if spec.kwargs.get(name):
             raise UserError(f"{source.id} has {name} {spec.kwargs[name]} of {game}, expected 0")
     skipped = spec.kwargs.get("frameskip", 4)
-    if not isinstance(skipped, int) or not isinstance(source.action_space, spaces.Discrete):
+    whole = type(skipped) is int and skipped >= 1
+    if not whole or not isinstance(source.action_space, spaces.Discrete):
         raise UserError(
             f"{source.id} has frameskip {skipped} and actions {source.action_space}, expected a "
-            "whole number and Discrete"
+            "whole number from 1 on and Discrete"
         )
     return skipped
 

@@ -73,7 +73,7 @@ class AtariVecEnv(VecEnv):
                 "show what get_images() returns to watch a game"
             )
         self.game = normalise_game(game)
-        self.protocol = named_protocol(protocol) if isinstance(protocol, str) else protocol
+        self.protocol = named_protocol(protocol)
         self.render_mode = render_mode
 
         size = (self.protocol.frame_size, self.protocol.frame_size)

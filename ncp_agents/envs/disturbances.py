@@ -68,7 +68,12 @@ class Disturbance:
             raise UserError(f"timespans are told with frame_skip_jitter, not with {self.kind}")
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.strength:g}" + (" told" if self.timespans else "")
+        return f"{self.kind}={self.amount}" + (" told" if self.timespans else "")
+
+    @property
+    def amount(self) -> str:
+        """The strength in as few digits as tell it from all others."""
+        return np.format_float_positional(self.strength, trim="-")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Disturbance:
@@ -94,9 +99,14 @@ def disturbed(
     """Games under a disturbance; `num_threads` as `AtariVecEnv` takes it.
 
     Raises:
-        UserError: stickiness where the protocol has some of its own.
+        UserError: stickiness where the protocol has some of its own; jitter of whole steps.
     """
     strength = disturbance.strength
+    if disturbance.kind == "frame_skip_jitter" and strength >= protocol.frame_skip:
+        raise UserError(
+            f"frame_skip_jitter is {strength}, expected less than the {protocol.frame_skip} frames "
+            "of a step"
+        )
     if disturbance.kind == "stickiness":
         if protocol.sticky_actions:
             raise UserError(

@@ -78,15 +78,15 @@ that evaluation is the same in both protocols.
 """
 
 
-def protocol(name: str, **overrides: object) -> AtariProtocol:
-    """A named protocol with some fields changed: `protocol("v4", frame_stack=4)`.
+def protocol(rules: str | AtariProtocol, **overrides: object) -> AtariProtocol:
+    """A protocol, by name or as it is, with some fields changed: `protocol("v4", frame_stack=4)`.
 
     Raises:
         UnknownNameError: no protocol or field has that name; suggests the nearest.
         ValueError: a field out of range.
     """
     fields = [field.name for field in dataclasses.fields(AtariProtocol)]
-    named = look_up("protocol", name, PROTOCOLS)
+    named = look_up("protocol", rules, PROTOCOLS) if isinstance(rules, str) else rules
     for field in overrides:
         look_up("protocol field", field, fields)
     return dataclasses.replace(named, **overrides)

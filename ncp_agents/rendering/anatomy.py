@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ncp_agents.envs.games import action_meanings
+from ncp_agents.equations import sigmoid
 from ncp_agents.saved_policy import SavedPolicy
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.ltc_cell import LTCCell
@@ -75,7 +76,7 @@ class ConductanceSynapses:
 
     def currents(self, signals: np.ndarray) -> np.ndarray:
         """(…, K) → (…, S)."""
-        act = 1 / (1 + np.exp(self.offset - self.slope * signals[..., self.source]))
+        act = sigmoid(self.slope * signals[..., self.source] - self.offset)
         return act * (self.pull - self.weight * signals[..., self.target])
 
 
@@ -266,7 +267,7 @@ def gates(policy: SavedPolicy, features: np.ndarray, state: np.ndarray, before: 
         if layer.mode != "pure":
             z = np.concatenate([x, before[:, own]], 1)
             (_, _, a, b) = (z @ weight.T + bias for weight, bias in heads)
-            found[:, own] = 1 / (1 + np.exp(-(a + b)))  # one step has gone by
+            found[:, own] = sigmoid(a + b)  # one step has gone by
         x, start = state[:, own], own.stop
     return found
 

@@ -86,7 +86,7 @@ class Brain:
         self._circuit.draw(frame, moment.signals)
         _actions(frame, self._anatomy, moment.probabilities, int(moment.action))
         self._value.draw(frame, moment.value, f"{moment.value:z.2f}")
-        self._score.draw(frame, moment.score, f"{moment.score:g}")
+        self._score.draw(frame, moment.score, f"{moment.score:,.0f}")
         _write(frame, (GAME.right, 42), clock, 15, GREY, "right")
         return frame
 

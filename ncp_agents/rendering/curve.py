@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from ncp_agents.envs.games import RANDOM_AND_HUMAN_SCORES
 from ncp_agents.errors import UserError
+from ncp_agents.progress_csv import read_progress
 from ncp_agents.recipe import Recipe
 from ncp_agents.rendering.figures import COLORS, calm, check_picture_path, save_figure
-from ncp_agents.run_folder import RunFolder, read_progress
+from ncp_agents.run_folder import RunFolder
 from ncp_agents.scores import interval_of_seeds
 
 Rows = Sequence[Mapping[str, float]]
@@ -59,11 +60,16 @@ def draw_curves(
         by: "steps", "seconds" or both: a column for each.
 
     Raises:
-        UserError: a run without progress yet, or no runs.
+        UserError: a run without progress yet, one that is named twice, seeds without steps in
+            common, or no runs.
     """
     check_picture_path(picture)
     if not runs:
         raise UserError("there are no runs to draw; name some, such as runs/*")
+    paths = [run.path.resolve() for run in runs]
+    for run in runs:
+        if paths.count(run.path.resolve()) > 1:
+            raise UserError(f"{run.path} is named twice; name each run once")
     groups: dict[Recipe, list[Rows]] = {}
     names: dict[Recipe, str] = {}
     for run in runs:
@@ -99,6 +105,8 @@ def _draw_group(
 ) -> None:
     color = COLORS[index % len(COLORS)]
     start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    if start > end:
+        raise UserError(f"the runs of {name} have no steps in common; draw them apart")
     grid = np.linspace(start, end, POINTS)
     values = np.stack([np.interp(grid, x, y) for x, y in curves])
     seeds = "1 seed" if len(curves) == 1 else f"{len(curves)} seeds"
@@ -120,10 +128,12 @@ def _finish(axes: Axes, by: str, *recipes: Recipe) -> None:
     if human is not None:
         low, high = axes.get_ylim()
         style = {"color": "grey", "linestyle": ":", "linewidth": 1.2}
-        if human[1] < low + MOST_STRETCH * (high - low):
+        stretch, margin = MOST_STRETCH * (high - low), 0.05 * (high - low)
+        if high - stretch < human[1] < low + stretch:
             axes.axhline(human[1], label="human", **style)
-            axes.set_ylim(top=max(high, human[1] + 0.05 * (high - low)))
+            axes.set_ylim(min(low, human[1] - margin), max(high, human[1] + margin))
         else:
-            axes.plot([], [], label=f"human: {human[1]:,.0f}, far above", **style)
+            where = "above" if human[1] > high else "below"
+            axes.plot([], [], label=f"human: {human[1]:,.0f}, far {where}", **style)
     axes.set_xlabel({"steps": "steps (millions; one is 4 frames)", "seconds": "minutes"}[by])
     calm(axes)

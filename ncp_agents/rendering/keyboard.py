@@ -86,6 +86,7 @@ class Human:
         self.score = 0.0
         self.last_score: float | None = None  # of the game before
         self.env: AtariVecEnv | None = None
+        self._action = 0  # the last one taken, which led to the screen that is shown
         self._between = True  # games: the next one waits until the person is ready
         # Keys, in the order in which they went down.
         self._held: dict[str, None] = {}
@@ -130,20 +131,17 @@ class Human:
         were pressed since the last step."""
         if self._between:
             self._between = False
-            before = "" if self.last_score is None else f"Kept, score {self.last_score:g}. "
+            before = "" if self.last_score is None else f"Kept, score {self.last_score:,.0f}. "
             self._wait(before + "Press an arrow or space to start", KEYS)
         self._show()
         if (PAUSE, True) in self.window.keys:
             self._wait("Pause. P goes on", [PAUSE])
             self._pressed.clear()
-        action = self._action()
-        self._pressed.clear()
-        return np.array([action]), state
-
-    def _action(self) -> int:
         assert self.env is not None
         moves = [KEYS[key] for key in {**self._held, **self._pressed}]
-        return nearest_action(self.env.get_action_meanings(), moves)
+        self._action = nearest_action(self.env.get_action_meanings(), moves)
+        self._pressed.clear()
+        return np.array([self._action]), state
 
     def _wait(self, message: str, keys: Collection[str]) -> None:
         """Until one of the keys goes down."""
@@ -159,10 +157,10 @@ class Human:
         picture = with_help(
             self.env.get_images()[0],
             self.env.game.replace("_", " ").title(),
-            f"{self.score:g}",
+            f"{self.score:,.0f}",
             f"{self.kept} of {self.wanted} games kept",
             actions,
-            self._action(),
+            self._action,
             message,
         )
         if not self.window.show(picture):
@@ -194,7 +192,7 @@ def with_help(
     message: str = "",
 ) -> np.ndarray:
     """screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8: the game, enlarged, with a
-    message across it, and beside it the score, the keys, and the actions with the one taken."""
+    message across it, and beside it score, keys, and the actions with the last one taken."""
     height, width = SCALE * screen.shape[0], SCALE * screen.shape[1]
     picture = Image.new("RGB", (width + PANEL_WIDTH, height), PANEL)
     game = Image.fromarray(screen).resize((width, height), Image.Resampling.NEAREST)

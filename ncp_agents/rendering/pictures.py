@@ -29,7 +29,7 @@ def pictures(steps: Iterable[Step]) -> Iterator[tuple[Step, np.ndarray]]:
                 "the steps have no screens; make AtariVecEnv with render_mode='rgb_array'"
             )
         score += float(step.rewards[0])
-        yield step, captioned(step.screens[0], f"game {game}  score {score:g}")
+        yield step, captioned(step.screens[0], f"game {game}  score {score:,.0f}")
         if "episode" in step.infos[0]:
             game, score = game + 1, 0.0
 

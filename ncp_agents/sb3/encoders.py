@@ -79,11 +79,10 @@ ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {
     "compact": CompactCNN,
     "deep": DeepCompactCNN,
     "nature": NatureCNN,
-    "flatten": FlattenExtractor,
 }
 
 
-def encoder(name: str) -> type[BaseFeaturesExtractor]:
+def find_encoder(name: str) -> type[BaseFeaturesExtractor]:
     """The encoder of that name; an unknown name is a ValueError with a suggestion."""
     return look_up("encoder", name, ENCODERS)
 

@@ -11,8 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from ncp_agents.sb3.circuits import WiringLike, make_circuit
-from ncp_agents.sb3.encoders import check_fits
-from ncp_agents.sb3.encoders import encoder as find_encoder
+from ncp_agents.sb3.encoders import check_fits, find_encoder
 
 
 class NCPFeaturesExtractor(BaseFeaturesExtractor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from gymnasium import spaces
@@ -28,7 +28,7 @@ from ncp_agents.sb3.look import look_of
 from ncp_agents.torch.frozen import frozen
 
 CriticReads = Literal["circuit+encoder", "circuit", "encoder"]
-CRITIC_READS: tuple[CriticReads, ...] = ("circuit+encoder", "circuit", "encoder")
+CRITIC_READS: tuple[CriticReads, ...] = get_args(CriticReads)
 
 
 class MlpNcpPolicy(RecurrentActorCriticPolicy):

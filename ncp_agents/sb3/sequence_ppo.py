@@ -39,8 +39,8 @@ class Losses(NamedTuple):
 
     policy: Tensor
     value: Tensor
-    entropy: Tensor
-    """Its negative; without an analytical one, -log_prob of the sampled actions estimates it."""
+    entropy_loss: Tensor
+    """The negative entropy; without an analytical one, log_prob of the sampled actions."""
     kl: Tensor
     """Estimator k3 of http://joschu.net/blog/kl-approx.html."""
     clip_fraction: Tensor
@@ -186,7 +186,7 @@ class SequencePPO(RecurrentPPO):
         for _ in range(self.n_epochs):
             for batch in self._minibatches():
                 losses = self._losses(batch, clip_range, clip_range_vf)
-                loss = losses.policy + ent_coef * losses.entropy + self.vf_coef * losses.value
+                loss = losses.policy + ent_coef * losses.entropy_loss + self.vf_coef * losses.value
                 figures.append([figure.item() for figure in (*losses, loss)])
                 if self.target_kl is not None and figures[-1][KL] > 1.5 * self.target_kl:
                     stop = True
@@ -241,7 +241,7 @@ class SequencePPO(RecurrentPPO):
         return Losses(
             policy=-torch.min(advantages * ratio, advantages * clipped).mean(),
             value=F.mse_loss(batch["returns"], values),
-            entropy=(log_prob if entropy is None else -entropy).mean(),
+            entropy_loss=(log_prob if entropy is None else -entropy).mean(),
             kl=kl,
             clip_fraction=clip_fraction,
         )

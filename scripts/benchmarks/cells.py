@@ -1,6 +1,6 @@
 """How fast a sequence goes through CfC and LTC layers, beside ncps 1.0.1, nn.LSTM and nn.GRU.
 
-    python scripts/benchmarks/cells.py                     # the sizes of docs/speed.md, some 3 minutes
+    python scripts/benchmarks/cells.py                     # the sizes of docs/speed.md, 3 minutes
     python scripts/benchmarks/cells.py --grid              # all batches and sizes, some 20 minutes
     python scripts/benchmarks/cells.py --only wired ltc    # some of the layers
     python scripts/benchmarks/cells.py --plain             # ours without its compiled kernels

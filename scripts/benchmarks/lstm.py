@@ -40,7 +40,8 @@ from ncp_agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curves
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import build, find
-from ncp_agents.scores import interval_of_seeds, number
+from ncp_agents.score_tables import number
+from ncp_agents.scores import interval_of_seeds
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training import default_run
 

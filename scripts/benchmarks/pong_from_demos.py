@@ -47,7 +47,8 @@ from ncp_agents.recipe import Recipe
 from ncp_agents.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import SavedPolicy, find, load
-from ncp_agents.scores import SCORES, Scores, number, scores_of, write_scores
+from ncp_agents.score_tables import number
+from ncp_agents.scores import SCORES, Scores, scores_of, write_scores
 from ncp_agents.torch.threads import use_threads
 
 MARGIN = 3.0  # points below the clone that PPO must never fall, in its first EARLY steps

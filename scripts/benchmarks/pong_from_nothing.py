@@ -29,9 +29,10 @@ from rich.table import Table
 
 from ncp_agents.errors import UserError
 from ncp_agents.names import look_up
+from ncp_agents.progress_csv import read_progress
 from ncp_agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.rendering.curve import draw_curves
-from ncp_agents.run_folder import RunFolder, read_progress
+from ncp_agents.run_folder import RunFolder
 from ncp_agents.saved_policy import find
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training import default_run, train

@@ -45,7 +45,7 @@ from ncp_agents.errors import UserError
 from ncp_agents.names import look_up
 from ncp_agents.recipe import Recipe, read_recipe
 from ncp_agents.saved_policy import find
-from ncp_agents.scores import number
+from ncp_agents.score_tables import number
 from ncp_agents.torch.threads import use_threads
 
 CHANGES: dict[str, dict[str, dict[str, object]]] = {

@@ -16,6 +16,7 @@ from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
 from ncp_agents.files import write_text
 from ncp_agents.rendering.anatomy import Anatomy
+from ncp_agents.rendering.screens import SEGMENT
 from ncp_agents.rendering.trace import Trace
 
 
@@ -107,6 +108,7 @@ def _data(trace: Trace, anatomy: Anatomy, title: str) -> dict[str, Any]:
         ],
         "in_blocks": anatomy.in_blocks,
         "synapses": [{"kind": g.kind, "fields": [*vars(g)]} for g in anatomy.synapses],
+        "segment": SEGMENT,
         "screens": [base64.b64encode(segment).decode() for segment in trace.screens.segments],
         "arrays": {
             name: {"type": str(values.dtype), "deflated": _deflated(values)}

@@ -45,8 +45,7 @@ const synapses = data.synapses.flatMap(({ kind, fields }, index) => {
   }));
 });
 
-// Screens are packed 64 at a time: numbers of a palette, each screen XOR the one before.
-const SEGMENT = 64;
+// Screens are packed in segments: numbers of a palette, each screen XOR the one before.
 const unpacked = new Map();
 function segment(index) {
   if (index < data.screens.length && !unpacked.has(index)) {
@@ -79,11 +78,11 @@ const colors = new Uint32Array(
 
 async function drawScreen() {
   const t = now;
-  const numbers = await segment(Math.floor(t / SEGMENT));
-  segment(Math.floor(t / SEGMENT) + 1);
+  const numbers = await segment(Math.floor(t / data.segment));
+  segment(Math.floor(t / data.segment) + 1);
   if (t !== now) return;
   const size = data.width * data.height;
-  const start = (t % SEGMENT) * size;
+  const start = (t % data.segment) * size;
   const pixels = new Uint32Array(image.data.buffer);
   for (let i = 0; i < size; i++) pixels[i] = colors[numbers[start + i]];
   screen.putImageData(image, 0, 0);
@@ -418,7 +417,9 @@ function jump(t) {
 $("play").onclick = () => play(!playing);
 $("back").onclick = () => jump(now - 1);
 $("forward").onclick = () => jump(now + 1);
-$("speed").onchange = () => playing && play(true);
+$("speed").onchange = () => {
+  if (playing) playing = { step: now, time: performance.now() };
+};
 $("scrub").oninput = () => jump(Number($("scrub").value));
 $("plot").onpointerdown = $("plot").onpointermove = (event) => {
   if (!(event.buttons & 1)) return;
