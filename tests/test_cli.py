@@ -29,7 +29,7 @@ from ncp_agents.terminal import Terminal
         (["train", "{tmp}/wrong.toml"], "steps is 'x' (str), expected int"),
         (
             ["train", "pong-cfc", "--cloning.epochs", "3"],
-            "--cloning.epochs has no effect in ncp-agents train without --from; leave it out",
+            "--cloning.epochs has no effect in ncp-agents train; leave it out",
         ),
         (["train", "pong-cfc", "--ppo.fine-tuning", "1"], "--ppo.fine-tuning has no effect"),
         (

@@ -36,12 +36,6 @@ class Train:
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
-# Fields of a recipe, by what reads them.
-OF_CLONING = [f"cloning.{field.name}" for field in fields(Cloning)]
-OF_A_START = ("ppo.critic_warmup", "ppo.fine_tuning")
-OF_A_FRESH_NETWORK = ("ppo.ent_coef", "ppo.ent_until")
-
-
 def train(arguments: Sequence[str]) -> int:
     first, options = named_first(arguments)
     base = Recipe()
@@ -55,10 +49,13 @@ def train(arguments: Sequence[str]) -> int:
     choice = parse(Train, options, "train POLICY", default=Train(base))
     if choice.list:
         return policies([])
+    of_cloning = (f"cloning.{field.name}" for field in fields(Cloning))
+    refuse_unused(choice.recipe, base, "train", *of_cloning)
     if choice.recipe.start:
-        refuse_unused(choice.recipe, base, "train --from", *OF_CLONING, *OF_A_FRESH_NETWORK)
+        refuse_unused(choice.recipe, base, "train --from", "ppo.ent_coef", "ppo.ent_until")
     else:
-        refuse_unused(choice.recipe, base, "train without --from", *OF_CLONING, *OF_A_START)
+        of_a_start = ("ppo.critic_warmup", "ppo.fine_tuning")
+        refuse_unused(choice.recipe, base, "train without --from", *of_a_start)
 
     from ncp_agents.run_folder import RunFolder
     from ncp_agents.torch.threads import use_threads
