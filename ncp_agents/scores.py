@@ -1,4 +1,4 @@
-"""What a policy reached: whole games, what follows from them and how sure it is; and the file of it.
+"""What a policy reached: whole games, what follows from them, how sure it is, and the file of it.
 
 `scores.json`, beside the policy, holds an object for each way of playing, under a key that says
 which, such as "v4-deterministic noise=0.1":

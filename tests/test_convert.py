@@ -174,7 +174,7 @@ def test_mistakes_are_named(tmp_path):
         convert.save(torch.nn.LSTM(2, 2), path)
     halves = {"layer": torch.zeros(1, dtype=torch.bfloat16)}
     safetensors.torch.save_file(halves, path, {"layer": "{}"})
-    with pytest.raises(UserError, match="is not a safetensors file of float32|does not describe"):
+    with pytest.raises(UserError, match=r"is not a safetensors file of float32|does not describe"):
         convert.load(path, "torch")
     safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"layer": "[" * 100_000})
     with pytest.raises(UserError, match="does not describe a CfC or LTC"):
