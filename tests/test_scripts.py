@@ -108,15 +108,19 @@ def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
     assert (tmp_path / "runs/pong_from_nothing.png").exists()
 
 
-def test_an_lstm_as_large_as_the_circuit_trains_by_the_same_recipe(tmp_path):
-    options = ("--games", "pong", "--kinds", "lstm-size", "--seeds", "1", "--steps", "20480")
-    done = run("scripts/benchmarks/lstm.py", *options, cwd=tmp_path)
+def test_kinds_as_large_as_the_circuit_train_by_the_same_recipe(tmp_path):
+    options = ("--games", "pong", "--seeds", "1", "--steps", "20480", "--kinds")
+    done = run("scripts/benchmarks/lstm.py", *options, "lstm-size", "mixed-memory", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    run_folder = RunFolder.open(tmp_path / "runs/pong-cfc-lstm-size-seed1")
-    lstm = build(run_folder.recipe)
+    lstm, mixed = (
+        build(RunFolder.open(tmp_path / f"runs/pong-cfc-{kind}-seed1").recipe)
+        for kind in ("lstm-size", "mixed-memory")
+    )
     circuit = build(read_recipe(find("pong-cfc") / RECIPE))
-    sizes = [sum(p.numel() for p in net.circuit.parameters()) for net in (lstm, circuit)]
-    assert sizes[0] == pytest.approx(sizes[1], rel=0.03)
+    size = lambda part: sum(p.numel() for p in part.parameters())  # noqa: E731
+    assert size(lstm.circuit) == pytest.approx(size(circuit.circuit), rel=0.03)
+    assert size(mixed) == pytest.approx(size(circuit), rel=0.03)
+    assert mixed.circuit.use_mixed
     assert (tmp_path / "runs/lstm.png").exists()
 
 

@@ -10,6 +10,7 @@ folders that `ncp-agents train` uses: a run that is there is resumed, or just re
 Kinds, alike but for what stands between encoder and heads:
 
     circuit         the recipe: CfC neurons, on AutoNCP in Pong, all reading each other in Breakout
+    mixed-memory    the circuit behind a memory cell, an LSTM's step; fewer features make up for it
     lstm-neurons    an LSTM of as many neurons, all of which the actor reads
     lstm-size       an LSTM of as many parameters as the circuit, as nearly as whole neurons allow
     feed-forward    the circuit forgets before every step, so nothing remembers
@@ -45,7 +46,7 @@ from ncp_agents.scores import interval_of_seeds
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training import default_run
 
-KINDS = ("circuit", "lstm-neurons", "lstm-size", "feed-forward")
+KINDS = ("circuit", "mixed-memory", "lstm-neurons", "lstm-size", "feed-forward")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Options:
     """How does a circuit compare with an LSTM in the same policy?"""
 
     games: tuple[str, ...] = ("pong", "breakout")  # whose <game>-cfc recipe is taken
-    kinds: tuple[str, ...] = KINDS  # circuit, lstm-neurons, lstm-size, feed-forward
+    kinds: tuple[str, ...] = KINDS  # what stands between encoder and heads
     seeds: tuple[int, ...] = (1, 2, 3)
     steps: int | None = None  # instead of the recipe's; runs that are done are just read
     picture: Path = Path("runs/lstm.png")
@@ -67,10 +68,20 @@ def kind(recipe: Recipe, name: str) -> Recipe:
     if name == "circuit":
         return recipe
     changed = replace(recipe, name=f"{recipe.name}-{name}")
+    if name == "mixed-memory":
+        return with_memory(changed, parameters(recipe))
     if name == "feed-forward":
         return replace(changed, policy=replace(recipe.policy, memory=False))
     neurons = recipe.circuit.units if name == "lstm-neurons" else as_large(recipe)
     return replace(changed, circuit=Circuit(cell="lstm", wiring="dense", units=neurons))
+
+
+def with_memory(recipe: Recipe, size: int) -> Recipe:
+    """The recipe with mixed memory, and as many features as `size` parameters allow."""
+    mixed = replace(recipe, circuit=replace(recipe.circuit, mixed_memory=True))
+    sizes = range(recipe.policy.features, 0, -1)
+    smaller = (replace(mixed, policy=replace(recipe.policy, features=n)) for n in sizes)
+    return next(each for each in smaller if parameters(each) <= size)
 
 
 def as_large(recipe: Recipe) -> int:
