@@ -13,7 +13,7 @@ from ncp_agents.errors import UserError
 from ncp_agents.recipe import Circuit, Environment, Recipe
 from ncp_agents.rendering import scores_picture
 from ncp_agents.saved_policy import SavedPolicy, build
-from ncp_agents.scores import Scores, read_scores
+from ncp_agents.scores import LOCK, Scores, read_scores
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -58,7 +58,7 @@ def test_several_policies_share_a_table_and_a_picture(tmp_path, capsys):
     first = picture.read_bytes()
     compare_command(policies, episodes=2, protocol=SHORT, plot=picture)
     assert picture.read_bytes() == first
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["scores.json"]
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"scores.json", LOCK}
     out = capsys.readouterr().out
     assert "one" in out
     assert "two" in out

@@ -16,7 +16,7 @@ from ncp_agents.evaluation import ToldTheTime, evaluate, evaluate_command, proto
 from ncp_agents.playing import first_games, rules_for, run_loop
 from ncp_agents.recipe import Environment, Recipe
 from ncp_agents.saved_policy import SavedPolicy, build, find, load
-from ncp_agents.scores import read_scores
+from ncp_agents.scores import LOCK, read_scores
 from ncp_agents.terminal import Terminal
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
@@ -214,7 +214,7 @@ def test_the_command_scores_prints_and_records(pong, tmp_path, capsys):
     assert read_scores(tmp_path / "scores.json") == {"v4(max_frames=100)": result}
     assert video.stat().st_size > 0
     assert "mean length" in capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".scores.lock", "game.mp4", "scores.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [LOCK, "game.mp4", "scores.json"]
 
 
 def test_scores_are_kept_when_nobody_reads_the_table(pong, tmp_path, monkeypatch):
