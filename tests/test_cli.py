@@ -80,16 +80,9 @@ def test_a_terminal_without_dashes_shows_the_rest():
     assert "pong-cfc" in done.stdout
 
 
-def test_a_table_that_nobody_reads_is_no_error():
-    command = [sys.executable, "-m", "ncp_agents", "policies"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 128 + 13
-
-
-def test_a_reader_that_goes_away_is_no_error():
-    command = [sys.executable, "-m", "ncp_agents", "--help"]
+@pytest.mark.parametrize("command", ["--help", "policies"])  # printed by Python, and by rich
+def test_a_reader_that_goes_away_is_no_error(command):
+    command = [sys.executable, "-m", "ncp_agents", command]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
