@@ -192,7 +192,7 @@ def evaluate_command(
     output: Path | None = None,
     num_envs: int | None = None,
 ) -> Scores:
-    """Evaluate with a progress bar, print the table, write `output` and the video.
+    """Evaluate with a progress bar, write `output`, print the table, write the video.
 
     With render="human" the games that count are the ones in the window, one at a time at the
     game's own speed; closing the window ends the command, prints the games finished by then and
