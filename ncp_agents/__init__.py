@@ -1,5 +1,3 @@
-"""Small recurrent Atari agents whose circuit can be watched."""
+"""Small recurrent agents on neural circuit policies: train, clone, evaluate, open up."""
 
-import ncp_agents.frameworks  # noqa: F401  # before stable-baselines3
-
-__version__ = "0.1.0"
+__version__ = "0.2.0"

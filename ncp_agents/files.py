@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any moment leaves the old one or the new one, whole."""
+"""Writing files and folders so that a crash at any moment leaves the old one or the new one, whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ncp_agents.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there takes its place on success.
 
     The data is on disk before the name is (`fsync`, then `rename`). On an exception the temporary
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    fsync(path.parent)
 
 
 def umask() -> int:
@@ -53,8 +53,8 @@ def umask() -> int:
     return mask
 
 
-def sweep(path: Path) -> None:
-    """Remove what a process that was killed in `replacing(path)` left beside it; nobody else may
+def remove_temporary_files(path: Path) -> None:
+    """Remove what a process that was killed in `atomic_write(path)` left beside it; nobody else may
     be writing there."""
     for left in path.parent.glob(f".{glob.escape(path.stem)}.????????{path.suffix}"):
         left.unlink()
@@ -66,7 +66,7 @@ def check_regular(path: Path) -> None:
         raise UserError(f"{path} is not a regular file; name another place")
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """What a file holds, or the names in a folder, are on disk after this. Windows opens neither
     for it, and is left to do so by itself."""
     if os.name == "nt":
@@ -80,7 +80,7 @@ def sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -91,7 +91,7 @@ def sha256(path: Path) -> str:
 def copy_files(sources: Iterable[Path], folder: Path) -> None:
     """Copy files into a folder, each replaced whole."""
     for source in sources:
-        with replacing(folder / source.name) as temporary:
+        with atomic_write(folder / source.name) as temporary:
             shutil.copyfile(source, temporary)
 
 
@@ -113,3 +113,42 @@ def check_writable(path: Path, option: str) -> None:
         raise UserError(
             f"cannot write {path} ({error.strerror}); give another place: {option}"
         ) from None
+
+
+UNFINISHED = ".unfinished"
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, to fill; on success it becomes `path`.
+
+    All in it is on disk before it gets its name. On an exception it goes.
+
+    Raises:
+        UserError: there is something at `path`.
+    """
+    _refuse_present(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED))
+    try:
+        yield made
+        made.chmod(0o777 & ~umask())  # mkdtemp's folders are private
+        for folder, _, files in os.walk(made):
+            for name in [*files, ""]:  # "" is the folder itself
+                fsync(Path(folder, name))
+        _refuse_present(path)
+        made.rename(path)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    fsync(path.parent)
+
+
+def remove_temporary_folders(path: Path) -> None:
+    """Remove what a killed process left of its `atomic_folder(path)`; no other may be at work."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        shutil.rmtree(left)
+
+
+def _refuse_present(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path} is there already; remove it, or name another folder")

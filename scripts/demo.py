@@ -15,15 +15,15 @@ from pathlib import Path
 
 import tyro
 
-from ncp_agents import saved_policy
-from ncp_agents.cloning import clone
+from ncp_agents.agents import saved_policy, zoo
+from ncp_agents.cli.console import Terminal
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import evaluate_command
+from ncp_agents.evaluation.evaluate import evaluate_command
+from ncp_agents.evaluation.rollout import check_episodes
 from ncp_agents.files import write_text
-from ncp_agents.playing import check_games
-from ncp_agents.recording import record_command
-from ncp_agents.run_folder import RunFolder
-from ncp_agents.terminal import Terminal
+from ncp_agents.imitation.cloning import clone
+from ncp_agents.imitation.recording import record_command
+from ncp_agents.training.run_folder import RunFolder
 
 MARK = ".demo"  # a file that tells the folders of demos
 
@@ -43,11 +43,11 @@ def main() -> None:
     options = tyro.cli(Demo)
     console = Terminal()
     demos_path, run_path = options.out / "demos", options.out / "clone"
-    teacher = saved_policy.load(saved_policy.find(options.policy))
+    teacher = saved_policy.load(zoo.find(options.policy))
     if options.out.exists() and any(options.out.iterdir()) and not (options.out / MARK).is_file():
         raise UserError(f"{options.out} is not empty, nor of an earlier demo; name another --out")
-    check_games(options.episodes, None, 0)
-    check_games(options.games, None, 0)
+    check_episodes(options.episodes, None, 0)
+    check_episodes(options.games, None, 0)
     try:
         cloning = replace(teacher.recipe.cloning, epochs=options.epochs, eval_every=0)
     except ValueError as error:

@@ -2,7 +2,8 @@
 
 import torch
 
-from ncp_agents.torch.kernels import cfc_cpu, compiled, convolutions, ltc_cpu
+from ncp_agents.torch.kernels import cfc_cpu, convolutions, ltc_cpu
+from ncp_agents.torch.kernels import library as compiled
 
 HERE = compiled.VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "generic")
 VARIANTS = {"avx512": ["avx512", "avx2"]}.get(HERE, [HERE])

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ncp_agents import convert, equations
-from ncp_agents.checks import MODES
+from ncp_agents.export import convert
+from ncp_agents.layers import reference as equations
+from ncp_agents.layers.checks import MODES
 from ncp_agents.torch import LTC, CfC
 from ncp_agents.wirings import FullyConnected, wiring_from_config
 
@@ -83,7 +84,7 @@ CASES = [
 
 
 def question(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """→ the layer's description, as `ncp_agents.convert` has it, and the arrays: `x` (B, T, I),
+    """→ the layer's description, as `ncp_agents.export.convert` has it, and the arrays: `x` (B, T, I),
     `timespans`, `mask`, `resets` (B, T) where there are, `h` and, with mixed memory, `c` (B, N)
     before the first step, `cotangent` (B, T, M) and `h_cotangent` (B, N), and `weights/<name>`.
 

@@ -7,7 +7,7 @@ import numpy as np
 import port_answers
 from mlx.utils import tree_flatten
 
-from ncp_agents import convert
+from ncp_agents.export import convert
 
 
 def answer(description, arrays, weights):

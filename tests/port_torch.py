@@ -6,7 +6,7 @@ import sys
 import port_answers
 import torch
 
-from ncp_agents import convert
+from ncp_agents.export import convert
 
 
 def answer(description, arrays, weights):

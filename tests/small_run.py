@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ncp_agents.recipe import PPO, Circuit, Environment, Policy, Recipe, Schedule
-from ncp_agents.run_folder import RunFolder
-from ncp_agents.training import train
+from ncp_agents.agents.recipe import PPO, Circuit, Environment, Policy, Recipe, Schedule
+from ncp_agents.training.run_folder import RunFolder
+from ncp_agents.training.train import train
 
 ROLLOUT = 32  # steps in both environments together
 SMALL_RECIPE = Recipe(

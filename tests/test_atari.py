@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
-from ncp_agents.names import UnknownNameError
+from ncp_agents.registry import UnknownNameError
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
 

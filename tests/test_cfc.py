@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncp_agents import equations
-from ncp_agents.checks import MODES
+from ncp_agents.layers import reference as equations
+from ncp_agents.layers.checks import MODES
 from ncp_agents.torch import CfC, CfCCell, second_derivatives
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from ncp_agents.agents.recipe import Recipe, to_toml
 from ncp_agents.cli import main
-from ncp_agents.recipe import Recipe, to_toml
-from ncp_agents.terminal import Terminal
+from ncp_agents.cli.console import Terminal
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from ncp_agents import saved_policy
+from ncp_agents.agents import saved_policy
+from ncp_agents.agents.recipe import Circuit, Cloning, Environment, Policy, Recipe, Schedule
 from ncp_agents.cli import main
-from ncp_agents.cloning import EVALUATION_SEED, _Cloning, best_return_of, clone
 from ncp_agents.datasets.atari_cloning import SHIPPED
-from ncp_agents.datasets.episodes import Demos
+from ncp_agents.datasets.demonstrations import Demonstrations
 from ncp_agents.errors import NonFiniteError, UserError
-from ncp_agents.evaluation import evaluate
-from ncp_agents.recipe import Circuit, Cloning, Environment, Policy, Recipe, Schedule
-from ncp_agents.run_folder import RunFolder
+from ncp_agents.evaluation.evaluate import evaluate
+from ncp_agents.imitation.cloning import EVALUATION_SEED, _Cloning, best_return_of, clone
+from ncp_agents.training.run_folder import RunFolder
 
 PONG = SHIPPED / "pong"
 RECIPE = Recipe(
@@ -34,7 +34,7 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> RunFolder:
     run = RunFolder.create(tmp_path_factory.mktemp("clone") / "run", RECIPE)
-    clone(run, [Demos(PONG)], progress=False)
+    clone(run, [Demonstrations(PONG)], progress=False)
     return run
 
 
@@ -54,8 +54,10 @@ def test_a_cloning_leaves_everything_a_person_wants(finished):
 def test_stopped_and_resumed_it_learns_the_same(finished, tmp_path):
     run = RunFolder.create(tmp_path / "run", RECIPE)
     calls = iter([False, True])  # after the first epoch
-    assert clone(run, [Demos(PONG)], progress=False, stopped=lambda: next(calls)).epoch == 1
-    clone(run, [Demos(PONG)], progress=False, resume=True)
+    assert (
+        clone(run, [Demonstrations(PONG)], progress=False, stopped=lambda: next(calls)).epoch == 1
+    )
+    clone(run, [Demonstrations(PONG)], progress=False, resume=True)
     for ours, theirs in zip(rows(run), rows(finished), strict=True):
         assert {**ours, "seconds": ""} == {**theirs, "seconds": ""}
     one, other = (saved_policy.load(r.policy).network for r in (run, finished))
@@ -65,7 +67,7 @@ def test_stopped_and_resumed_it_learns_the_same(finished, tmp_path):
 
 def test_resume_refuses_other_demos(finished, tmp_path):
     shutil.copytree(PONG, tmp_path / "fewer")
-    fewer = Demos(tmp_path / "fewer")
+    fewer = Demonstrations(tmp_path / "fewer")
     fewer.drop(fewer.entries[0].file)
     with pytest.raises(UserError, match="is of other demos: 5 games to learn from and 1 held out"):
         clone(finished, [fewer], progress=False, resume=True)
@@ -74,21 +76,21 @@ def test_resume_refuses_other_demos(finished, tmp_path):
 def test_it_ends_where_the_validation_loss_no_longer_falls(tmp_path):
     options = replace(RECIPE.cloning, epochs=9, patience=1, learning_rate=1e-30)
     run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options))
-    assert clone(run, [Demos(PONG)], progress=False).epoch == 2
+    assert clone(run, [Demonstrations(PONG)], progress=False).epoch == 2
 
 
 def test_weights_that_are_no_numbers_end_it_and_leave_what_was_saved(tmp_path):
     options = replace(RECIPE.cloning, epochs=3, learning_rate=1e38, max_grad_norm=1e9)
     run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options))
     with pytest.raises(NonFiniteError, match=r"no longer a number in epoch 1; .*--cloning.lea"):
-        clone(run, [Demos(PONG)], progress=False)
+        clone(run, [Demonstrations(PONG)], progress=False)
     assert not list(run.path.rglob("*.safetensors"))
 
 
 def test_the_policy_with_the_best_return_is_kept(tmp_path):
     options, schedule = replace(RECIPE.cloning, eval_every=1), Schedule(eval_episodes=1)
     run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options, schedule=schedule))
-    best = clone(run, [Demos(PONG)], progress=False).best_return
+    best = clone(run, [Demonstrations(PONG)], progress=False).best_return
     assert best == best_return_of(run) == max(float(row["eval_return"]) for row in rows(run))
     played = evaluate(saved_policy.load(run.policy), episodes=1, seed=EVALUATION_SEED)
     assert played.mean == best
@@ -97,7 +99,7 @@ def test_the_policy_with_the_best_return_is_kept(tmp_path):
 def test_class_weights_make_rare_actions_count_as_much(tmp_path):
     recipe = replace(RECIPE, cloning=replace(RECIPE.cloning, epochs=1, class_weights=True))
     run = RunFolder.create(tmp_path / "run", recipe)
-    cloning = _Cloning(run, [Demos(PONG)], progress=False, stopped=lambda: False)
+    cloning = _Cloning(run, [Demonstrations(PONG)], progress=False, stopped=lambda: False)
     assert cloning.weights is not None
     (games,) = cloning.train_games
     actions = np.concatenate([games.demos.read(index).actions for index in games.indices])
@@ -125,7 +127,7 @@ def test_kill_9_leaves_a_run_that_resumes(tmp_path):
     run = RunFolder(
         run.path, replace(run.recipe, cloning=replace(run.recipe.cloning, epochs=known + 1))
     )
-    done = clone(run, [Demos(PONG)], progress=False, resume=True)
+    done = clone(run, [Demonstrations(PONG)], progress=False, resume=True)
     assert done.epoch in (known + 1, known + 2)
     assert len(rows(run)) == done.epoch
 
@@ -144,7 +146,7 @@ def test_demos_of_another_kind_are_refused(tmp_path):
     ):
         run = RunFolder.create(tmp_path / message[:9], recipe)
         with pytest.raises(UserError, match=message):
-            clone(run, [Demos(PONG)], progress=False)
+            clone(run, [Demonstrations(PONG)], progress=False)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Several policies and disturbances in one table and one picture."""
+"""Several policies and perturbations in one table and one picture."""
 
 import dataclasses
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ncp_agents.comparison import compare_command, disturbances
-from ncp_agents.envs.disturbances import Disturbance
+from ncp_agents.agents.recipe import Circuit, Environment, Recipe
+from ncp_agents.agents.saved_policy import SavedPolicy, build
+from ncp_agents.cli.comparison import compare_command, perturbations
+from ncp_agents.envs.perturbations import Perturbation
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Circuit, Environment, Recipe
-from ncp_agents.rendering import scores_picture
-from ncp_agents.saved_policy import SavedPolicy, build
-from ncp_agents.scores import LOCK, Scores, read_scores
+from ncp_agents.evaluation.scores import LOCK, Scores, read_scores
+from ncp_agents.rendering import score_plots as scores_picture
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -26,15 +26,15 @@ def fresh(folder, name, game="pong"):
 
 
 def test_sweeps_play_undisturbed_games_and_each_strength_once():
-    ways = disturbances({"noise": (0.2, 0.0, 0.1, 0.1), "frame_skip_jitter": (1,)})
+    ways = perturbations({"noise": (0.2, 0.0, 0.1, 0.1), "frame_skip_jitter": (1,)})
     assert ways == [
         None,
-        Disturbance("noise", 0.1),
-        Disturbance("noise", 0.2),
-        Disturbance("frame_skip_jitter", 1),
-        Disturbance("frame_skip_jitter", 1, timespans=True),
+        Perturbation("noise", 0.1),
+        Perturbation("noise", 0.2),
+        Perturbation("frame_skip_jitter", 1),
+        Perturbation("frame_skip_jitter", 1, timespans=True),
     ]
-    assert disturbances({}) == [None]
+    assert perturbations({}) == [None]
 
 
 def test_a_sweep_is_scored_kept_and_drawn(tmp_path, capsys):
@@ -45,7 +45,7 @@ def test_a_sweep_is_scored_kept_and_drawn(tmp_path, capsys):
     kept = read_scores(tmp_path / "one" / "scores.json")
     assert list(kept.values()) == sorted((each for _, each in rows), key=lambda each: each.key)
     assert len(kept) == 4
-    with Image.open(tmp_path / "one" / "disturbances.png") as picture:
+    with Image.open(tmp_path / "one" / "perturbations.png") as picture:
         assert picture.width > picture.height > 300
     assert "noise=0.1" in capsys.readouterr().out
 

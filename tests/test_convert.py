@@ -17,8 +17,8 @@ from keras import ops
 
 import ncp_agents.keras
 import ncp_agents.torch
-from ncp_agents import convert
 from ncp_agents.errors import UserError
+from ncp_agents.export import convert
 from ncp_agents.torch.from_ncps import from_ncps
 from ncp_agents.wirings import NCP, AutoNCP
 
@@ -133,7 +133,7 @@ def test_files_from_torch_to_keras_and_back(x, tmp_path):
 
 
 def test_the_circuit_of_a_saved_policy(tmp_path):
-    from ncp_agents import saved_policy
+    from ncp_agents.agents import saved_policy
 
     folder = next(path.parent for path in sorted(POLICY.glob("*/weights.safetensors")))
     target = tmp_path / "circuit.keras"

@@ -62,7 +62,7 @@ def test_maps_and_gradients_equal_plain_torch(name, kind, threads, monkeypatch):
     cotangent = torch.randn_like(expected)
     wanted = [expected, *torch.autograd.grad((expected * cotangent).sum(), parameters)]
 
-    monkeypatch.setattr("ncp_agents.torch.kernels.compiled.WORTH_A_THREAD", 1.0)
+    monkeypatch.setattr("ncp_agents.torch.kernels.library.MIN_PARALLEL_OPS", 1.0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     found = convolutions.run(frames, layers)
@@ -160,7 +160,7 @@ def test_other_convolutions_do_not_fit(other):
     assert not convolutions.fits(frames, [nn.Conv2d(**plain, kernel_size=3, **other)])
     assert not convolutions.fits(frames, [nn.Conv2d(**plain, kernel_size=(3, 2))])
     assert not convolutions.fits(frames, [])
-    assert not convolutions.fits(frames, [nn.Conv2d(2, 2, 1)] * (convolutions.MOST_MAPS + 1))
+    assert not convolutions.fits(frames, [nn.Conv2d(2, 2, 1)] * (convolutions.MAX_MAPS + 1))
 
 
 def test_a_policy_hands_its_bytes_over(monkeypatch):

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from ncp_agents import dagger as dagger_module
-from ncp_agents import saved_policy
+from ncp_agents.agents import saved_policy, zoo
+from ncp_agents.agents.recipe import Circuit, Cloning, Environment, Policy, Recipe
 from ncp_agents.cli import main
-from ncp_agents.cloning import clone
-from ncp_agents.dagger import dagger, relabelled
 from ncp_agents.datasets.atari_cloning import SHIPPED
-from ncp_agents.datasets.episodes import Demos
+from ncp_agents.datasets.demonstrations import Demonstrations
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.playing import run_loop
-from ncp_agents.recipe import Circuit, Cloning, Environment, Policy, Recipe
-from ncp_agents.run_folder import RunFolder
+from ncp_agents.evaluation.rollout import rollout
+from ncp_agents.imitation import dagger as dagger_module
+from ncp_agents.imitation.cloning import clone
+from ncp_agents.imitation.dagger import dagger, relabelled
+from ncp_agents.training.run_folder import RunFolder
 
 PONG = SHIPPED / "pong"
 RECIPE = Recipe(
@@ -32,7 +32,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def teacher():
-    return saved_policy.load(saved_policy.find("pong-cfc"))
+    return saved_policy.load(zoo.find("pong-cfc"))
 
 
 class Still:
@@ -47,7 +47,7 @@ def test_the_student_plays_and_the_teacher_labels(teacher):
     teacher answers to the same pictures in one run through the whole game."""
     env = AtariVecEnv("pong", 1, protocol("v4").evaluation(), seed=3)
     steps = []
-    for step in relabelled(run_loop(Still(), env), teacher):
+    for step in relabelled(rollout(Still(), env), teacher):
         steps.append(step)
         if step.dones[0]:
             break
@@ -68,14 +68,14 @@ def test_the_student_plays_and_the_teacher_labels(teacher):
 @pytest.fixture(scope="module")
 def cloned(tmp_path_factory) -> RunFolder:
     run = RunFolder.create(tmp_path_factory.mktemp("dagger") / "run", RECIPE)
-    clone(run, [Demos(PONG)], progress=False)
+    clone(run, [Demonstrations(PONG)], progress=False)
     return run
 
 
 def test_rounds_go_on_from_one_another_and_are_not_repeated(cloned, teacher):
-    dagger(cloned, [Demos(PONG)], teacher, 1, progress=False)
+    dagger(cloned, [Demonstrations(PONG)], teacher, 1, progress=False)
     first = cloned.path / "dagger" / "round-1"
-    demos = Demos(first / "demos")
+    demos = Demonstrations(first / "demos")
     assert len(demos.entries) == 2
     assert demos.provenance.player == {**demos.provenance.player, "teacher": "pong-cfc"}
     before = (first / "policy" / "weights.safetensors").read_bytes()
@@ -84,7 +84,7 @@ def test_rounds_go_on_from_one_another_and_are_not_repeated(cloned, teacher):
         saved_policy.load(cloned.policy).recipe == cloned.recipe
     )  # not the round's, which goes on from one
 
-    dagger(cloned, [Demos(PONG)], teacher, 2, progress=False)
+    dagger(cloned, [Demonstrations(PONG)], teacher, 2, progress=False)
     assert (first / "policy" / "weights.safetensors").read_bytes() == before
     second = RunFolder.open(cloned.path / "dagger" / "round-2")
     assert second.recipe.start == str(first / "policy")
@@ -94,19 +94,19 @@ def test_rounds_go_on_from_one_another_and_are_not_repeated(cloned, teacher):
 
 def test_a_stop_while_games_are_played_keeps_those_that_are_over(teacher, tmp_path):
     run = RunFolder.create(tmp_path / "run", RECIPE)
-    clone(run, [Demos(PONG)], progress=False)
+    clone(run, [Demonstrations(PONG)], progress=False)
     path = run.path / "dagger" / "round-1" / "demos"
 
     def stopped() -> bool:
         return (path / "episode_000000.npz").exists()
 
-    dagger(run, [Demos(PONG)], teacher, 1, progress=False, stopped=stopped)
-    kept = len(Demos(path).entries)
+    dagger(run, [Demonstrations(PONG)], teacher, 1, progress=False, stopped=stopped)
+    kept = len(Demonstrations(path).entries)
     assert kept >= 1
     assert not (run.path / "dagger" / "round-1" / "checkpoint.safetensors").exists()
-    done = dagger(run, [Demos(PONG)], teacher, 1, progress=False)
+    done = dagger(run, [Demonstrations(PONG)], teacher, 1, progress=False)
     assert done.epoch == 1
-    assert len(Demos(path).entries) == 2
+    assert len(Demonstrations(path).entries) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_a_teacher_needs_dagger(capsys):
 )
 def test_the_best_round_is_kept(returns, best, teacher, tmp_path, monkeypatch):
     run = RunFolder.create(tmp_path / "run", RECIPE)
-    clone(run, [Demos(PONG)], progress=False)
+    clone(run, [Demonstrations(PONG)], progress=False)
     told = iter(returns)
 
     def evaluated(*args, **kwargs):
         return replace(clone(*args, **kwargs), best_return=next(told))
 
     monkeypatch.setattr(dagger_module, "clone", evaluated)
-    done = dagger(run, [Demos(PONG)], teacher, 2, progress=False)
+    done = dagger(run, [Demonstrations(PONG)], teacher, 2, progress=False)
     weights = {
         number: (run.path / f"dagger/round-{number}/policy/weights.safetensors").read_bytes()
         for number in (1, 2)
@@ -156,10 +156,10 @@ def test_the_best_round_is_kept(returns, best, teacher, tmp_path, monkeypatch):
 
 
 def test_another_teacher_does_not_go_on_with_a_round(cloned, teacher):
-    dagger(cloned, [Demos(PONG)], teacher, 1, progress=False)
+    dagger(cloned, [Demonstrations(PONG)], teacher, 1, progress=False)
     other = replace(teacher, recipe=replace(teacher.recipe, name="other"))
     with pytest.raises(UserError, match="games of teacher 'pong-cfc', not 'other'"):
-        dagger(cloned, [Demos(PONG)], other, 1, progress=False)
+        dagger(cloned, [Demonstrations(PONG)], other, 1, progress=False)
     namesake = replace(teacher, weights_sha256="another")
     with pytest.raises(UserError, match="games of teacher_sha256"):
-        dagger(cloned, [Demos(PONG)], namesake, 1, progress=False)
+        dagger(cloned, [Demonstrations(PONG)], namesake, 1, progress=False)

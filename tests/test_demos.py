@@ -1,4 +1,4 @@
-"""Demos: the format on disk, the dataset and the batches read from it."""
+"""Demonstrations: the format on disk, the dataset and the batches read from it."""
 
 import io
 import json
@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from ncp_agents.cli import main
 from ncp_agents.datasets import AtariCloningDataset
+from ncp_agents.datasets.demonstrations import Demonstrations, Provenance
 from ncp_agents.datasets.episode_file import Episode, pack, unpack
-from ncp_agents.datasets.episodes import Demos, Provenance
-from ncp_agents.datasets.sequences import Games, discounted_returns, pieces
+from ncp_agents.datasets.sequences import Games, chunks, discounted_returns
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
 
@@ -33,15 +33,15 @@ def episode(steps: int, seed: int = 0, first: int = 0) -> Episode:
 
 
 @pytest.fixture
-def demos(tmp_path) -> Demos:
-    made = Demos.create(tmp_path / "demos", Provenance("pong", TINY, {"policy": "test"}))
+def demos(tmp_path) -> Demonstrations:
+    made = Demonstrations.create(tmp_path / "demos", Provenance("pong", TINY, {"policy": "test"}))
     for seed, steps in enumerate((7, 20, 13)):
         made.append(episode(steps, seed))
     return made
 
 
 def test_what_was_written_is_read_bit_for_bit(demos):
-    again = Demos(demos.path)
+    again = Demonstrations(demos.path)
     assert again.provenance == demos.provenance
     assert again.steps == 40
     for seed, steps in enumerate((7, 20, 13)):
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_named_with_the_remedy(demos, damage, message):
     with pytest.raises(UserError, match=rf"episode_000001.npz {message}.*--drop episode_000001"):
         demos.read(1)
     assert main(["record", "--output", str(demos.path), "--drop", "episode_000001.npz"]) == 0
-    assert [entry.steps for entry in Demos(demos.path).entries] == [7, 13]
+    assert [entry.steps for entry in Demonstrations(demos.path).entries] == [7, 13]
 
 
 def test_bombs_and_code_are_refused():
@@ -92,7 +92,7 @@ def test_a_dataset_file_that_leads_elsewhere_is_refused(demos):
     data["episodes"][0]["file"] = "../secret.npz"
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match=r"names '\.\./secret\.npz'"):
-        Demos(demos.path)
+        Demonstrations(demos.path)
 
 
 def test_a_player_a_sum_and_a_score_are_what_they_say(demos):
@@ -101,13 +101,13 @@ def test_a_player_a_sum_and_a_score_are_what_they_say(demos):
     for change in ({"player": [1]}, {"episodes": [{**data["episodes"][0], "sha256": None}]}):
         file.write_text(json.dumps(data | change))
         with pytest.raises(UserError, match=r"dataset.json is damaged: "):
-            Demos(demos.path)
+            Demonstrations(demos.path)
 
 
 def test_episodes_without_their_dataset_file_are_not_written_over(demos):
     (demos.path / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"holds episodes, but no dataset\.json; restore it"):
-        Demos.create(demos.path, demos.provenance)
+        Demonstrations.create(demos.path, demos.provenance)
 
 
 def test_splits_share_no_game(demos):
@@ -120,20 +120,20 @@ def test_two_recorders_do_not_share_a_folder(demos):
     with (
         demos.lock(),
         pytest.raises(UserError, match="somebody else is recording"),
-        Demos(demos.path).lock(),
+        Demonstrations(demos.path).lock(),
     ):
         pass
 
 
 def test_a_recorder_sees_what_others_recorded_since(demos):
-    late = Demos(demos.path)
+    late = Demonstrations(demos.path)
     with demos.lock():
         demos.append(episode(9, 3))
     with late.lock():
         assert late.append(episode(8, 4)).file == "episode_000004.npz"
-    assert [entry.steps for entry in Demos(demos.path).entries] == [7, 20, 13, 9, 8]
+    assert [entry.steps for entry in Demonstrations(demos.path).entries] == [7, 20, 13, 9, 8]
     with demos.lock(), pytest.raises(UserError, match="somebody else is recording"):
-        Demos(demos.path).drop("episode_000000.npz")
+        Demonstrations(demos.path).drop("episode_000000.npz")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_is_no_game_is_not_written(demos, change, message):
     change = {"rewards": np.zeros(steps, np.float32), "resets": np.ones(steps, bool), **change}
     with pytest.raises(ValueError, match=message):
         demos.append(replace(episode(7, 0), **change))
-    assert len(Demos(demos.path).entries) == 3
+    assert len(Demonstrations(demos.path).entries) == 3
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_dataset_file_that_was_tampered_with_is_refused(demos, old, new, messa
     file = demos.path / "dataset.json"
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(UserError, match=message):
-        Demos(demos.path).read(1)
+        Demonstrations(demos.path).read(1)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_header_that_never_ends_is_refused():
 
 
 def test_a_game_that_is_there_twice_is_on_one_side_of_the_split(tmp_path):
-    made = Demos.create(tmp_path / "twice", Provenance("pong", TINY, {}))
+    made = Demonstrations.create(tmp_path / "twice", Provenance("pong", TINY, {}))
     for seed in (0, 1, 2, 0, 1, 2):
         made.append(episode(5, seed))
     for share in (0.1, 0.4, 0.9):
@@ -219,7 +219,7 @@ def test_what_a_killed_recorder_left_half_written_is_swept(demos):
         path.touch()
     with demos.lock():
         assert not any(path.exists() for path in left)
-    assert len(Demos(demos.path).entries) == 3
+    assert len(Demonstrations(demos.path).entries) == 3
 
 
 def test_returns_by_hand():
@@ -234,14 +234,14 @@ def test_returns_by_hand():
 def test_pieces_hold_every_step_once_and_say_where_lives_start(demos, streams, length):
     games = [Games(demos, (2, 0, 1))]
     seen, starts = [], 0
-    for piece in pieces(games, streams, length, 0.99):
-        assert piece.actions.shape[1] == length
-        seen.append(piece.obs[piece.counts][:, 0, 0, 0] * 1000.0 + piece.actions[piece.counts])
-        starts += int(piece.resets.sum())
-        assert (piece.resets <= piece.counts).all()
+    for chunk in chunks(games, streams, length, 0.99):
+        assert chunk.actions.shape[1] == length
+        seen.append(chunk.obs[chunk.counts][:, 0, 0, 0] * 1000.0 + chunk.actions[chunk.counts])
+        starts += int(chunk.resets.sum())
+        assert (chunk.resets <= chunk.counts).all()
         # A life's first step is the one that its frame says.
         np.testing.assert_array_equal(
-            piece.resets[piece.counts], piece.obs[piece.counts][:, 0, 0, 0] % 12 == 0
+            chunk.resets[chunk.counts], chunk.obs[chunk.counts][:, 0, 0, 0] % 12 == 0
         )
     expected = [np.arange(n) * 1000.0 + np.arange(n) % 6 for n in (7, 20, 13)]
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(np.concatenate(expected)))

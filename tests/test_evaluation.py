@@ -1,4 +1,4 @@
-"""Evaluation: whole games, fixed quotas, the circuit's state, seeds, disturbances, the command."""
+"""Evaluation: whole games, fixed episodes_per_env, the circuit's state, seeds, perturbations, the command."""
 
 import collections
 import dataclasses
@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from ncp_agents.agents.recipe import Environment, Recipe
+from ncp_agents.agents.saved_policy import SavedPolicy, build, load
+from ncp_agents.agents.zoo import find
+from ncp_agents.cli.console import Terminal
 from ncp_agents.envs import AtariVecEnv
-from ncp_agents.envs.disturbances import Disturbance, JitteredAtariVecEnv
+from ncp_agents.envs.perturbations import JitteredAtariVecEnv, Perturbation
 from ncp_agents.envs.protocol import PROTOCOLS, protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import ToldTheTime, evaluate, evaluate_command, protocol_name
-from ncp_agents.playing import first_games, rules_for, run_loop
-from ncp_agents.recipe import Environment, Recipe
-from ncp_agents.saved_policy import SavedPolicy, build, find, load
-from ncp_agents.scores import LOCK, read_scores
-from ncp_agents.terminal import Terminal
+from ncp_agents.evaluation.evaluate import TimespanPolicy, evaluate, evaluate_command, protocol_name
+from ncp_agents.evaluation.rollout import evaluation_protocol, first_episodes, rollout
+from ncp_agents.evaluation.scores import LOCK, read_scores
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -41,14 +42,14 @@ def breakout():
 
 def test_every_environment_plays_its_quota(breakout):
     counted = []
-    result = evaluate(breakout, 5, num_envs=3, seed=11, on_game=counted.append)
+    result = evaluate(breakout, 5, num_envs=3, seed=11, on_episode=counted.append)
 
     games = [], [], []
     for first, size in ((0, 2), (2, 1)):  # two halves, each with random numbers of its own
         env = AtariVecEnv("breakout", size, PROTOCOLS["v4"].evaluation(), seed=11 + first)
         generator = torch.Generator().manual_seed(11 + first)
         own = games[first : first + size]
-        for step in run_loop(dataclasses.replace(breakout, generator=generator), env):
+        for step in rollout(dataclasses.replace(breakout, generator=generator), env):
             for played, info in zip(own, step.infos, strict=True):
                 if "episode" in info:
                     played.append((info["episode"]["r"], info["episode"]["l"]))
@@ -100,22 +101,22 @@ def test_the_actions_of_counted_games_are_counted(pong):
 
 def test_disturbed_games_are_other_games():
     policy = load(find("pong-cfc"))
-    ways = [Disturbance("drop_frames", 0.9), Disturbance("frame_skip_jitter", 2)]
+    ways = [Perturbation("drop_frames", 0.9), Perturbation("frame_skip_jitter", 2)]
     ways.append(dataclasses.replace(ways[1], timespans=True))
     rules = protocol("v4", max_frames=400)
     results = [
-        evaluate(policy, 2, rules, deterministic=True, disturbance=way) for way in (None, *ways)
+        evaluate(policy, 2, rules, deterministic=True, perturbation=way) for way in (None, *ways)
     ]
-    assert [result.disturbance for result in results] == [None, *ways]
+    assert [result.perturbation for result in results] == [None, *ways]
     assert len({tuple(result.actions.values()) for result in results}) == 4
-    again = evaluate(policy, 2, rules, deterministic=True, disturbance=ways[1])
+    again = evaluate(policy, 2, rules, deterministic=True, perturbation=ways[1])
     assert again == results[2]
 
 
 def test_the_circuit_is_told_how_long_steps_were(pong):
     env = JitteredAtariVecEnv("pong", 2, SHORT, seed=4, jitter=2)
     state = before = None
-    for step in itertools.islice(run_loop(ToldTheTime(pong, env), env, True), 20):
+    for step in itertools.islice(rollout(TimespanPolicy(pong, env), env, True), 20):
         told = env.timespans  # of the next decision: the step is over by now
         if state is not None:
             _, expected = pong.act(step.observations, state, step.episode_starts, True, before)
@@ -139,10 +140,10 @@ def test_the_frame_stack_is_the_policys():
 
 @pytest.mark.parametrize(("name", "forgets"), [("v4", True), ("v5", False)])
 def test_state_is_handed_on_and_reset_where_a_game_or_in_v4_a_life_starts(breakout, name, forgets):
-    env = AtariVecEnv("breakout", 2, rules_for(breakout, name), seed=3)
+    env = AtariVecEnv("breakout", 2, evaluation_protocol(breakout, name), seed=3)
     before = None
     starts = carried_on = games = 0
-    for number, step in enumerate(itertools.islice(run_loop(breakout, env), 600)):
+    for number, step in enumerate(itertools.islice(rollout(breakout, env), 600)):
         games += sum("episode" in info for info in step.infos)
         states = step.state[0]
         assert step.episode_starts.all() or number
@@ -171,7 +172,7 @@ def test_steps_say_what_the_policy_saw_did_and_got(pong):
     again = AtariVecEnv("pong", 2, SHORT, seed=4)
     observations = again.reset()
     dones = np.ones(2, bool)
-    for step in first_games(run_loop(pong, env), 2):
+    for step in first_episodes(rollout(pong, env), 2):
         np.testing.assert_array_equal(step.observations, observations)
         np.testing.assert_array_equal(step.episode_starts, dones)
         assert step.screens is None

@@ -13,14 +13,15 @@ import onnxruntime
 import pytest
 import torch
 
+from ncp_agents.agents.recipe import Circuit, Policy, Recipe
+from ncp_agents.agents.saved_policy import SavedPolicy, build, load
+from ncp_agents.agents.zoo import find
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol, protocol
 from ncp_agents.errors import UserError
-from ncp_agents.export import export, export_command, state_size
-from ncp_agents.playing import first_games, run_loop
-from ncp_agents.recipe import Circuit, Policy, Recipe
-from ncp_agents.saved_policy import SavedPolicy, build, find, load
+from ncp_agents.evaluation.rollout import first_episodes, rollout
+from ncp_agents.export.onnx import export, export_command, state_size
 
 SHORT = replace(protocol("v4").evaluation(), max_frames=160)  # 40 steps a game
 SCRIPT = Path(__file__).parent.parent / "scripts" / "play_onnx.py"
@@ -115,7 +116,7 @@ def test_onnxruntime_alone_plays_the_policys_game(name, tmp_path):
     game, rules = policy.recipe.environment.game, protocol("v4", max_frames=20_000)
     export(policy, path, rules=rules.evaluation())
     with closing(AtariVecEnv(game, 1, rules.evaluation(), seed=7)) as env:
-        *_, last = first_games(run_loop(policy, env, deterministic=True), 1)
+        *_, last = first_episodes(rollout(policy, env, deterministic=True), 1)
     episode = last.infos[0]["episode"]
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0]); "

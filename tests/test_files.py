@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ncp_agents.errors import UserError
-from ncp_agents.files import check_writable, replacing, write_text
+from ncp_agents.files import atomic_write, check_writable, write_text
 
 
 def test_a_link_stays_one(tmp_path):
@@ -47,7 +47,7 @@ def test_on_an_exception_the_old_file_stays(tmp_path):
     write_text(file, "old")
 
     def fail():
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text("half")
             raise ZeroDivisionError
 

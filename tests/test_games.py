@@ -14,7 +14,7 @@ from ncp_agents.envs.games import (
     normalise_game,
     screen_size,
 )
-from ncp_agents.names import UnknownNameError
+from ncp_agents.registry import UnknownNameError
 
 
 @pytest.mark.parametrize(

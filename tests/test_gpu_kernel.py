@@ -8,8 +8,9 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 from kernel_parity import assert_equals_plain
 
 from ncp_agents.torch import LTC, CfC, kernels
-from ncp_agents.torch.fused import fuse
-from ncp_agents.torch.kernels import cfc_gpu, ltc_gpu
+from ncp_agents.torch.fused_weights import fuse
+from ncp_agents.torch.kernels import cfc_triton as cfc_gpu
+from ncp_agents.torch.kernels import ltc_triton as ltc_gpu
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected
 
 CIRCUITS = {

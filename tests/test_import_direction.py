@@ -16,7 +16,7 @@ SB3 = FOUNDATION | {"torch", "envs", "datasets", "recipe", "sb3"}
 JOBS = (
     "saved_policy",
     "playing",
-    "side_by_side",
+    "parallel_rollouts",
     "progress_csv",
     "run_folder",
     "scores",
@@ -138,8 +138,8 @@ def test_imports_run_one_way():
         ("torch/scan.py", "from ncp_agents.torch import CfC"),
         ("torch/kernels/cpu.py", "from ..cfc import CfC"),
         ("envs/atari.py", "from ncp_agents.datasets.episode_file import Episode"),
-        ("sb3/policies.py", "from ncp_agents.saved_policy import load"),
-        ("scores.py", "from ncp_agents.rendering.curve import draw_curve"),
+        ("sb3/policies.py", "from ncp_agents.agents.saved_policy import load"),
+        ("scores.py", "from ncp_agents.rendering.learning_curve import draw_curve"),
         ("unheard_of.py", ""),
     ],
 )

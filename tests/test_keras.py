@@ -16,7 +16,7 @@ import pytest
 import sine_task
 from keras import ops
 
-from ncp_agents import convert
+from ncp_agents.export import convert
 from ncp_agents.keras import LTC, CfC, CfCCell, LTCCell, MixedMemoryRNN, WiredCfCCell
 from ncp_agents.wirings import NCP, AutoNCP, Wiring
 

@@ -11,7 +11,8 @@ from instruction_sets import VARIANTS, use_library
 from kernel_parity import assert_equals_plain
 
 from ncp_agents.torch import LTC, CfC, kernels
-from ncp_agents.torch.kernels import cfc_cpu, compiled, ltc_cpu
+from ncp_agents.torch.kernels import cfc_cpu, ltc_cpu
+from ncp_agents.torch.kernels import library as compiled
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 
@@ -103,14 +104,14 @@ def test_nan_stays_in_its_row():
 
 def calls_of(monkeypatch) -> list[str]:
     calls = []
-    by_rows = compiled.by_rows
+    parallel_rows = compiled.parallel_rows
 
     def noted(name, *rest, **options):
         calls.append(name)
-        by_rows(name, *rest, **options)
+        parallel_rows(name, *rest, **options)
 
-    monkeypatch.setattr(cfc_cpu, "by_rows", noted)
-    monkeypatch.setattr(ltc_cpu, "by_rows", noted)
+    monkeypatch.setattr(cfc_cpu, "parallel_rows", noted)
+    monkeypatch.setattr(ltc_cpu, "parallel_rows", noted)
     return calls
 
 
@@ -146,8 +147,8 @@ def test_the_environment_switches_them_off():
 FORKED = """
 import os, torch
 from ncp_agents.torch import CfC
-from ncp_agents.torch.kernels import compiled
-compiled.WORTH_A_THREAD = 1.0  # share even this little among threads
+from ncp_agents.torch.kernels import library as compiled
+compiled.MIN_PARALLEL_OPS = 1.0  # share even this little among threads
 torch.set_num_threads(2)
 circuit, x = CfC(3, 8, backbone_units=0), torch.randn(8, 4, 3)
 with torch.no_grad():

@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ncp_agents.datasets.episodes import Demos, Provenance
+from ncp_agents.datasets.demonstrations import Demonstrations, Provenance
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings, games
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.playing import seed_after
-from ncp_agents.recording import record
-from ncp_agents.rendering.keyboard import (
+from ncp_agents.evaluation.rollout import resumed_seed
+from ncp_agents.imitation.keyboard import (
     PANEL_WIDTH,
     SCALE,
     Human,
@@ -22,13 +21,14 @@ from ncp_agents.rendering.keyboard import (
     nearest_action,
     with_help,
 )
+from ncp_agents.imitation.recording import record
 
 RULES = replace(protocol("v4").evaluation(), max_frames=80)  # 20 steps a game
 
 
 @pytest.fixture
 def demos(tmp_path):
-    return Demos.create(tmp_path / "demos", Provenance("pong", RULES, {"human": True}))
+    return Demonstrations.create(tmp_path / "demos", Provenance("pong", RULES, {"human": True}))
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_only_whole_games_are_kept(person, demos):
     human = person(scripted(starts), wanted=3)
     entries = list(record(human, demos, 3))
     assert [entry.steps for entry in entries] == [20]
-    again = Demos(demos.path)
+    again = Demonstrations(demos.path)
     assert again.entries == entries
     game = again.read(0)
     assert game.truncated
@@ -159,13 +159,13 @@ def follow_the_ball(picture, count):
 
 def test_a_person_who_plays_is_recorded_bit_for_bit(person, tmp_path):
     rules = replace(RULES, max_frames=1600)
-    demos = Demos.create(tmp_path / "demos", Provenance("pong", rules, {"human": True}))
+    demos = Demonstrations.create(tmp_path / "demos", Provenance("pong", rules, {"human": True}))
     (entry,) = record(person(follow_the_ball), demos, 1, seed=5)
     game = demos.read(0)
     assert entry.score >= 0  # random actions lose all balls, six by then
     assert len(game) == 400
 
-    seed = seed_after(5, 0)
+    seed = resumed_seed(5, 0)
     with closing(AtariVecEnv("pong", 1, rules, seed=seed)) as env:
         obs = env.reset()
         for t in range(len(game)):

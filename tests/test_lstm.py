@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ncp_agents import saved_policy
-from ncp_agents.recipe import Circuit, Recipe
+from ncp_agents.agents import saved_policy
+from ncp_agents.agents.recipe import Circuit, Recipe
 from ncp_agents.sb3.circuits import make_circuit
 
 B, T, INPUTS, N = 3, 7, 5, 4
@@ -22,7 +22,7 @@ def test_without_resets_it_is_torchs_own():
 
 
 def test_a_reset_forgets_only_its_own_row():
-    """Each row equals torch's LSTM run alone on its pieces."""
+    """Each row equals torch's LSTM run alone on its chunks."""
     torch.manual_seed(0)
     circuit = make_circuit(INPUTS, N, "lstm")
     x, hx = torch.randn(B, T, INPUTS), (torch.randn(B, N), torch.randn(B, N))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ncp_agents import equations
+from ncp_agents.layers import reference as equations
 from ncp_agents.torch import LTC, LTCCell, kernels
 from ncp_agents.wirings import AutoNCP, FullyConnected, Random, Wiring
 

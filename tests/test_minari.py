@@ -1,4 +1,4 @@
-"""Demos to Minari and back, and Minari's raw Atari frames as our environments would show them."""
+"""Demonstrations to Minari and back, and Minari's raw Atari frames as our environments would show them."""
 
 import copy
 import functools
@@ -15,8 +15,8 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
+from ncp_agents.datasets.demonstrations import Demonstrations, Provenance
 from ncp_agents.datasets.episode_file import Episode
-from ncp_agents.datasets.episodes import Demos, Provenance
 from ncp_agents.datasets.minari import ALL_ACTIONS, from_minari, to_minari
 from ncp_agents.datasets.preprocessing import grey, observed
 from ncp_agents.envs.atari import AtariVecEnv
@@ -248,10 +248,10 @@ def test_harmless_wrappers_and_jpeg_are_read(minari_folder, tmp_path):
     assert 0 < difference.mean() < 5
 
 
-def written(path: Path, stack: int = 1, **changes) -> Demos:
-    """Demos of random frames and uneven games."""
+def written(path: Path, stack: int = 1, **changes) -> Demonstrations:
+    """Demonstrations of random frames and uneven games."""
     rules = protocol("v4", frame_stack=stack, **changes)
-    demos = Demos.create(path, Provenance("pong", rules, {"policy": "test", "seed": 3}))
+    demos = Demonstrations.create(path, Provenance("pong", rules, {"policy": "test", "seed": 3}))
     random = np.random.default_rng(0)
     for steps, terminated, truncated in ((5, True, False), (9, False, True), (1, False, False)):
         obs = random.integers(0, 256, (steps, 84, 84, stack), np.uint8)
@@ -307,7 +307,7 @@ def test_a_present_or_missing_set_is_one_line(minari_folder, tmp_path):
     with pytest.raises(UserError, match="there is there already"):
         from_minari("pong/test-v0", tmp_path / "there")
     with pytest.raises(UserError, match="holds no games"):
-        to_minari(Demos.create(tmp_path / "new", demos.provenance), "pong/new-v0")
+        to_minari(Demonstrations.create(tmp_path / "new", demos.provenance), "pong/new-v0")
     (demos.path / "episode_000001.npz").write_bytes(b"")
     with pytest.raises(UserError, match="episode_000001"):
         to_minari(demos, "pong/damaged-v0")

@@ -12,8 +12,9 @@ from mlx.utils import tree_flatten
 
 import ncp_agents.mlx
 import ncp_agents.torch
-from ncp_agents import convert, equations
-from ncp_agents.checks import MODES
+from ncp_agents.export import convert
+from ncp_agents.layers import reference as equations
+from ncp_agents.layers.checks import MODES
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 
 B, T, I, N = 3, 4, 5, 12  # noqa: E741

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ncp_agents.agents.saved_policy import load
+from ncp_agents.agents.zoo import find
+from ncp_agents.cli.watching import record_trace
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.rendering.anatomy import anatomy
+from ncp_agents.explain.circuit_graph import circuit_graph
 from ncp_agents.rendering.page import write_page
-from ncp_agents.saved_policy import find, load
-from ncp_agents.watching import record_trace
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -51,7 +52,7 @@ def shown(request, tmp_path_factory):
     name = getattr(request, "param", "pong-cfc")
     policy = load(find(name))
     played = record_trace(policy, protocol=protocol("v4", max_frames=4 * STEPS), seed=2)
-    body = anatomy(policy)
+    body = circuit_graph(policy)
     path = tmp_path_factory.mktemp("page") / f"{name}.html"
     write_page(path, played, body, TITLE)
     return path, played, body

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol, protocol
-from ncp_agents.names import UnknownNameError
+from ncp_agents.registry import UnknownNameError
 
 
 def test_v4_trains_on_lives_without_sticky_actions():

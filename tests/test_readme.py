@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from ncp_agents import cli
+from ncp_agents.agents.saved_policy import load
+from ncp_agents.agents.zoo import zoo
 from ncp_agents.cli.parsing import parse
-from ncp_agents.saved_policy import load, zoo
-from ncp_agents.scores import interval, scores_of
+from ncp_agents.evaluation.scores import scores_of
+from ncp_agents.evaluation.statistics import interval
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ncp_agents.agents.recipe import (
+    PPO,
+    Circuit,
+    Environment,
+    Recipe,
+    from_toml,
+    read_recipe,
+    to_toml,
+)
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import PPO, Circuit, Environment, Recipe, from_toml, read_recipe, to_toml
 
 
 def test_every_field_survives_the_round_trip():

@@ -14,14 +14,15 @@ import pytest
 import sb3_contrib
 import stable_baselines3
 
+from ncp_agents.agents.saved_policy import load
+from ncp_agents.agents.zoo import find
 from ncp_agents.cli import main
-from ncp_agents.datasets.episodes import Demos, Provenance
+from ncp_agents.datasets.demonstrations import Demonstrations, Provenance
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.playing import seed_after
-from ncp_agents.recording import record, record_command
-from ncp_agents.saved_policy import find, load
+from ncp_agents.evaluation.rollout import resumed_seed
+from ncp_agents.imitation.recording import record, record_command
 
 RULES = replace(protocol("v4").evaluation(), max_frames=400)  # 100 steps a game
 
@@ -34,23 +35,25 @@ def test_any_model_of_stable_baselines3_can_be_recorded(algorithm, tmp_path):
     rules = replace(protocol("v4", frame_stack=2), max_frames=40)
     with closing(AtariVecEnv("pong", 2, rules)) as env:
         model = kind(network, env, **few)
-    made = Demos.create(tmp_path / algorithm, Provenance("pong", rules, {"model": algorithm}))
+    made = Demonstrations.create(
+        tmp_path / algorithm, Provenance("pong", rules, {"model": algorithm})
+    )
     entries = [*record(model, made, episodes=3)]
     assert [entry.steps for entry in entries] == [10, 10, 10]
     assert made.read(0).obs.shape == (10, 84, 84, 2)
-    assert not Demos(made.path).provenance.protocol.clip_rewards  # as they were recorded
+    assert not Demonstrations(made.path).provenance.protocol.clip_rewards  # as they were recorded
 
-    other = Demos.create(tmp_path / "other", Provenance("pong", protocol("v4"), {}))
+    other = Demonstrations.create(tmp_path / "other", Provenance("pong", protocol("v4"), {}))
     with pytest.raises(UserError, match="the protocol's frame_stack must be the player's"):
         next(record(model, other, episodes=1))
 
 
 def test_recorded_games_are_the_games(tmp_path):
     """The recorded actions, played again from the same seed, give the same frames and rewards."""
-    demos = Demos.create(tmp_path, Provenance("pong", RULES, {"policy": "pong-cfc"}))
+    demos = Demonstrations.create(tmp_path, Provenance("pong", RULES, {"policy": "pong-cfc"}))
     entries = list(record(load(find("pong-cfc")), demos, 3, seed=5, num_envs=2, epsilon=0.3))
     assert [entry.steps for entry in entries] == [100, 100, 100]
-    seed = seed_after(5, 0)
+    seed = resumed_seed(5, 0)
     env = AtariVecEnv("pong", 2, RULES, seed=seed)
     obs = env.reset()
     games = [demos.read(0), demos.read(1)]
@@ -80,11 +83,11 @@ def test_a_killed_recorder_leaves_whole_games_and_resumes(tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = len(Demos(tmp_path / "d").entries)
+    before = len(Demonstrations(tmp_path / "d").entries)
     subprocess.run(
         [*command, "--episodes", str(before + 1), "--resume"], check=True, capture_output=True
     )
-    demos = Demos(tmp_path / "d")
+    demos = Demonstrations(tmp_path / "d")
     assert len(demos.entries) == before + 1
     assert all(len(demos.read(index)) > 500 for index in range(before + 1))
 
@@ -115,7 +118,7 @@ sys.exit(main(["record", "pong-cfc", "--num-envs", "1", "--output", "{tmp_path}/
     done = recorder("full", "--episodes", "2", "--resume")
     assert done.returncode == 2
     assert "File too large" in done.stderr.splitlines()[-1]
-    demos = Demos(tmp_path / "d")
+    demos = Demonstrations(tmp_path / "d")
     assert len(demos.entries) == 1
     assert len(demos.read(0)) > 500
 
@@ -145,7 +148,7 @@ def test_a_recorder_refuses_in_one_line(options, message, tmp_path, monkeypatch,
 
 def test_a_saved_policy_of_other_frames_is_refused(tmp_path):
     rules = replace(RULES, frame_stack=2)
-    demos = Demos.create(tmp_path, Provenance("pong", rules, {}))
+    demos = Demonstrations.create(tmp_path, Provenance("pong", rules, {}))
     with pytest.raises(UserError, match="the protocol's frame_stack must be the player's"):
         next(record(load(find("pong-cfc")), demos, 1))
 
@@ -159,7 +162,9 @@ def test_a_policy_recorded_warm_plays_as_before_afterwards(tmp_path):
 
 def test_lost_lives_are_recorded(tmp_path):
     rules = protocol("v4", max_frames=2000).evaluation()
-    demos = Demos.create(tmp_path, Provenance("breakout", rules, {"policy": "breakout-cfc"}))
+    demos = Demonstrations.create(
+        tmp_path, Provenance("breakout", rules, {"policy": "breakout-cfc"})
+    )
     list(record(load(find("breakout-cfc")), demos, 1, epsilon=1.0))
     resets = demos.read(0).resets
     assert resets[0]

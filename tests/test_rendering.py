@@ -1,4 +1,4 @@
-"""Videos decode to the pictures that went in; a window shows games until it is closed."""
+"""Videos decode to the captioned_frames that went in; a window shows games until it is closed."""
 
 import itertools
 import sys
@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from ncp_agents.agents.recipe import Recipe
+from ncp_agents.agents.saved_policy import SavedPolicy, build
+from ncp_agents.cli.watching import record_video
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import evaluate_command
-from ncp_agents.playing import first_games, run_loop
-from ncp_agents.recipe import Recipe
-from ncp_agents.rendering.pictures import CAPTION_HEIGHT, captioned, pictures
+from ncp_agents.evaluation.evaluate import evaluate_command
+from ncp_agents.evaluation.rollout import first_episodes, rollout
+from ncp_agents.rendering.captions import CAPTION_HEIGHT, add_caption, captioned_frames
 from ncp_agents.rendering.video import write_video
 from ncp_agents.rendering.window import Window
-from ncp_agents.saved_policy import SavedPolicy, build
-from ncp_agents.watching import record_video
 
 SHORT = protocol("v4", max_frames=100)  # 25 steps a game
 
@@ -146,10 +146,10 @@ def test_pictures_count_score_and_games(policy, name, frames, expected_scores):
     env = AtariVecEnv(name, 1, rules, seed=3, render_mode="rgb_array")
     player = policy if name == "pong" else Fires()
     score, game, seen, lost = 0.0, 1, set(), 0
-    for step, picture in pictures(first_games(run_loop(player, env), 2)):
+    for step, picture in captioned_frames(first_episodes(rollout(player, env), 2)):
         score += step.rewards[0]
         seen.add((game, score))
-        expected = captioned(step.screens[0], f"game {game}  score {score:.0f}")
+        expected = add_caption(step.screens[0], f"game {game}  score {score:.0f}")
         np.testing.assert_array_equal(picture, expected)
         if "episode" in step.infos[0]:
             score, game = 0.0, game + 1
@@ -161,7 +161,7 @@ def test_pictures_count_score_and_games(policy, name, frames, expected_scores):
 
 def test_captions_differ_and_leave_the_screen_alone():
     screen = np.full((20, 160, 3), 77, np.uint8)
-    one, two = captioned(screen, "score 1"), captioned(screen, "score 2")
+    one, two = add_caption(screen, "score 1"), add_caption(screen, "score 2")
     assert one.shape == (20 + CAPTION_HEIGHT, 160, 3)
     np.testing.assert_array_equal(one[CAPTION_HEIGHT:], screen)
     assert (one != two).any()
@@ -170,7 +170,7 @@ def test_captions_differ_and_leave_the_screen_alone():
 def test_pictures_need_screens(policy):
     env = AtariVecEnv("pong", 1, SHORT)
     with pytest.raises(ValueError, match="no screens; make AtariVecEnv with render_mode"):
-        next(pictures(run_loop(policy, env)))
+        next(captioned_frames(rollout(policy, env)))
 
 
 @pytest.mark.usefixtures("no_screen")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from small_run import ROLLOUT, SMALL_RECIPE, trained
 
-from ncp_agents import saved_policy
+from ncp_agents.agents import saved_policy
+from ncp_agents.agents.recipe import Recipe
 from ncp_agents.cli import main
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Recipe
-from ncp_agents.run_folder import Counters, RunFolder
-from ncp_agents.training import make_model, train
+from ncp_agents.training.run_folder import Counters, RunFolder
+from ncp_agents.training.train import make_model, train
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from sb3_contrib import RecurrentPPO
 
+from ncp_agents.agents.recipe import Circuit, Environment, Policy, Recipe, to_toml
+from ncp_agents.agents.saved_policy import build, load, policy_kwargs, save, weights
+from ncp_agents.agents.zoo import find, zoo
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Circuit, Environment, Policy, Recipe, to_toml
-from ncp_agents.saved_policy import build, find, load, policy_kwargs, save, weights, zoo
 from ncp_agents.sb3 import CnnNcpPolicy
 
 RECIPES = [
@@ -163,8 +164,8 @@ def test_a_full_disk_leaves_the_old_policy_whole(folder):
     code = f"""
 import resource, signal
 from pathlib import Path
-from ncp_agents.recipe import Recipe
-from ncp_agents.saved_policy import build, save
+from ncp_agents.agents.recipe import Recipe
+from ncp_agents.agents.saved_policy import build, save
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 network = build(Recipe())
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from ncp_agents import saved_policy
+from ncp_agents.agents import saved_policy
+from ncp_agents.agents.recipe import PPO, Circuit, Environment, Policy, Recipe
+from ncp_agents.agents.sb3_zip import import_zip
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import PPO, Circuit, Environment, Policy, Recipe
-from ncp_agents.sb3_zip import import_zip
-from ncp_agents.training import make_model
+from ncp_agents.training.train import make_model
 
 RECIPE = Recipe(
     environment=Environment(num_envs=2),

@@ -11,19 +11,13 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from ncp_agents import scores as scores_module
-from ncp_agents.envs.disturbances import Disturbance
+from ncp_agents.cli.tables import comparison, table
+from ncp_agents.envs.perturbations import Perturbation
 from ncp_agents.errors import UserError
+from ncp_agents.evaluation import scores as scores_module
+from ncp_agents.evaluation.scores import Scores, read_scores, scores_of, write_scores
+from ncp_agents.evaluation.statistics import interval, interval_of_seeds
 from ncp_agents.files import sha256
-from ncp_agents.score_tables import comparison, table
-from ncp_agents.scores import (
-    Scores,
-    interval,
-    interval_of_seeds,
-    read_scores,
-    scores_of,
-    write_scores,
-)
 
 
 def scores(returns=(1.0, 2.0, 3.0, 4.0), **changes):
@@ -127,7 +121,7 @@ def test_table_shows_everything():
 
 
 def test_comparison_has_a_row_for_each():
-    noisy = scores(disturbance=Disturbance("noise", 0.1), deterministic=True)
+    noisy = scores(perturbation=Perturbation("noise", 0.1), deterministic=True)
     text = shown(comparison([("one", scores()), ("two", noisy)]), width=120)
     assert "two     v4-deterministic noise=0.1" in text
     assert text.count("1.5 … 3.5") == 2
@@ -139,7 +133,7 @@ def test_comparison_has_a_row_for_each():
         scores(),
         scores((7.0,)),
         scores(()),
-        scores(disturbance=Disturbance("frame_skip_jitter", 2, timespans=True)),
+        scores(perturbation=Perturbation("frame_skip_jitter", 2, timespans=True)),
     ],
 )
 def test_scores_survive_json(result):
@@ -162,7 +156,7 @@ def test_writing_scores_keeps_the_other_entries(tmp_path):
     path = tmp_path / "new" / "scores.json"
     old, new = scores((1.0, 2.0)), scores((3.0, 4.0))
     deterministic = dataclasses.replace(old, deterministic=True)
-    noisy = dataclasses.replace(deterministic, disturbance=Disturbance("noise", 0.1))
+    noisy = dataclasses.replace(deterministic, perturbation=Perturbation("noise", 0.1))
     for entry in (old, deterministic, noisy, dataclasses.replace(old, protocol="v5"), new):
         write_scores(path, entry)
 
@@ -176,7 +170,7 @@ def test_writing_scores_keeps_the_other_entries(tmp_path):
 
 def test_evaluations_that_end_together_lose_nothing(tmp_path):
     path, seeds = tmp_path / "scores.json", range(8)
-    entries = [scores(disturbance=Disturbance("noise", 0.1 * (1 + seed))) for seed in seeds]
+    entries = [scores(perturbation=Perturbation("noise", 0.1 * (1 + seed))) for seed in seeds]
     threads = [threading.Thread(target=write_scores, args=(path, entry)) for entry in entries]
     for thread in threads:
         thread.start()
@@ -223,7 +217,7 @@ def test_scores_of_earlier_weights_are_not_shown_and_go_with_the_next(tmp_path):
             "steps_per_second is inf",
         ),
         (
-            json.dumps({"v4": scores().to_dict() | {"disturbance": {"kind": "noise"}}}),
+            json.dumps({"v4": scores().to_dict() | {"perturbation": {"kind": "noise"}}}),
             "expected kind, strength, timespans",
         ),
     ],

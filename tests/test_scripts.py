@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ncp_agents.datasets.episodes import Demos
-from ncp_agents.recipe import read_recipe
-from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import RECIPE, build, find
-from ncp_agents.scores import read_scores
+from ncp_agents.agents.recipe import read_recipe
+from ncp_agents.agents.saved_policy import RECIPE, build
+from ncp_agents.agents.zoo import find
+from ncp_agents.datasets.demonstrations import Demonstrations
+from ncp_agents.evaluation.scores import read_scores
+from ncp_agents.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(
@@ -73,7 +74,7 @@ def test_demo_records_clones_and_films_both(tmp_path):
         for name in ("teacher", "clone"):
             assert (tmp_path / "demo" / f"{name}.mp4").stat().st_size > 10_000
             assert len(read_scores(tmp_path / "demo" / f"{name}.json")["v4"].returns) == 1
-        assert len(Demos(tmp_path / "demo/demos").entries) == 2
+        assert len(Demonstrations(tmp_path / "demo/demos").entries) == 2
         assert "a fresh network learns" in done.stdout
 
 

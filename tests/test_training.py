@@ -17,15 +17,15 @@ import torch
 from small_run import ROLLOUT, SMALL_RECIPE, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ncp_agents import saved_policy
+from ncp_agents.agents import saved_policy, zoo
+from ncp_agents.agents.recipe import Environment, Recipe, Schedule, read_recipe
 from ncp_agents.cli import main
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.errors import UserError
-from ncp_agents.progress_csv import COLUMNS, ProgressCsv, read_progress
-from ncp_agents.recipe import Environment, Recipe, Schedule, read_recipe
-from ncp_agents.run_folder import LOCK, RunFolder
 from ncp_agents.sb3.callbacks import Periodically
-from ncp_agents.training import make_model, train
+from ncp_agents.training.progress import COLUMNS, ProgressCsv, read_progress
+from ncp_agents.training.run_folder import LOCK, RunFolder
+from ncp_agents.training.train import make_model, train
 
 SMALL = [
     *("--environment.num-envs", "2", "--policy.features", "16", "--threads", "1"),
@@ -248,7 +248,7 @@ def test_recipes_of_others_stay(finished, tmp_path, capsys):
 
 
 def test_what_cannot_be_gone_on_with_stays_as_it_is(finished, tmp_path, capsys):
-    folder = shutil.copytree(saved_policy.find("breakout-cfc"), tmp_path / "policy")
+    folder = shutil.copytree(zoo.find("breakout-cfc"), tmp_path / "policy")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["train", "breakout-cfc", "--run", str(folder), "--resume"]) == 2
     assert "is a saved policy, not a run folder" in capsys.readouterr().err
@@ -267,7 +267,7 @@ def test_what_cannot_be_gone_on_with_stays_as_it_is(finished, tmp_path, capsys):
 def test_where_the_policy_goes_is_checked_before_the_training(tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("")
-    breakout = shutil.copytree(saved_policy.find("breakout-cfc"), tmp_path / "breakout")
+    breakout = shutil.copytree(zoo.find("breakout-cfc"), tmp_path / "breakout")
     for place, message in ((file, "cannot write"), (breakout, "holds a policy for breakout")):
         options = ["--run", str(tmp_path / "run"), "--save", str(place), *SMALL]
         assert main(["train", "pong-cfc", *options]) == 2

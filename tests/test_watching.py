@@ -5,17 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
+from ncp_agents.agents.saved_policy import load
+from ncp_agents.agents.zoo import find
+from ncp_agents.cli.watching import record_trace
 from ncp_agents.envs.protocol import protocol
-from ncp_agents.evaluation import evaluate, evaluate_command
-from ncp_agents.playing import games_for, groups, run_loop
-from ncp_agents.rendering.anatomy import anatomy
-from ncp_agents.rendering.brain import GAME, Brain, brain_frames
-from ncp_agents.rendering.live import live
-from ncp_agents.rendering.trace import Watched
+from ncp_agents.evaluation.evaluate import evaluate, evaluate_command
+from ncp_agents.evaluation.rollout import env_factory, groups, rollout
+from ncp_agents.evaluation.scores import LOCK
+from ncp_agents.explain.activations import ActivationRecorder
+from ncp_agents.explain.circuit_graph import circuit_graph
+from ncp_agents.rendering.circuit_video import GAME, CircuitRenderer, circuit_frames
+from ncp_agents.rendering.live_circuit import live
 from ncp_agents.rendering.window import Window
-from ncp_agents.saved_policy import find, load
-from ncp_agents.scores import LOCK
-from ncp_agents.watching import record_trace
 
 SHORT = protocol("v4", max_frames=80)  # 20 steps a game
 
@@ -26,12 +27,14 @@ def policy():
 
 
 def test_live_pictures_are_those_of_the_video_but_for_the_clock(policy):
-    played, body = record_trace(policy, 2, SHORT, seed=4), anatomy(policy)
-    with groups(policy, games_for(policy, SHORT, render=True), 1, seed=4) as [(same, env)]:
-        player = Watched(same)
-        steps = itertools.islice(run_loop(player, env), len(played))
-        shown = [picture for _, picture in live(steps, player, Brain(body, "pong", played))]
-    filmed = list(brain_frames(played, body, "pong"))
+    played, body = record_trace(policy, 2, SHORT, seed=4), circuit_graph(policy)
+    with groups(policy, env_factory(policy, SHORT, render=True), 1, seed=4) as [(same, env)]:
+        player = ActivationRecorder(same)
+        steps = itertools.islice(rollout(player, env), len(played))
+        shown = [
+            picture for _, picture in live(steps, player, CircuitRenderer(body, "pong", played))
+        ]
+    filmed = list(circuit_frames(played, body, "pong"))
     assert len(shown) == len(filmed) == 40
     clock = slice(42, GAME.top), slice(GAME.left, GAME.right)
     assert any((a[clock] != b[clock]).any() for a, b in zip(shown, filmed, strict=True))

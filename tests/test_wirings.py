@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ncp_agents.wirings as ours
-from ncp_agents.names import UnknownNameError
+from ncp_agents.registry import UnknownNameError
 from ncp_agents.wirings import (
     NCP,
     AutoNCP,

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 
+from ncp_agents import registry
 from ncp_agents.cli.clone import clone
 from ncp_agents.cli.convert import convert, export
 from ncp_agents.cli.evaluate import evaluate
@@ -19,7 +20,6 @@ from ncp_agents.cli.record import record
 from ncp_agents.cli.show import plot, policies, report, wiring
 from ncp_agents.cli.train import train
 from ncp_agents.errors import NonFiniteError, UserError
-from ncp_agents.names import look_up
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
@@ -83,4 +83,4 @@ def _run(arguments: Sequence[str]) -> int:
 
         print(__version__)
         return 0
-    return look_up("command", arguments[0], COMMANDS)(arguments[1:])
+    return registry.get("command", arguments[0], COMMANDS)(arguments[1:])

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import tyro
 
+from ncp_agents.agents.recipe import PPO, Recipe
 from ncp_agents.cli.parsing import SIGNALLED, named_first, named_recipe, parse, refuse_unused
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import PPO, Recipe
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,16 @@ def clone(arguments: Sequence[str]) -> int:
     if not choice.demos:
         raise UserError("which demos? --demos FOLDER; record some: ncp-agents record pong-cfc")
 
-    from ncp_agents.cloning import check_demos
-    from ncp_agents.cloning import clone as run_cloning
-    from ncp_agents.dagger import check_teacher, dagger
-    from ncp_agents.datasets.episodes import Demos
-    from ncp_agents.run_folder import RunFolder
-    from ncp_agents.saved_policy import RECIPE, find, load
-    from ncp_agents.stopping import Stop
+    from ncp_agents.agents.saved_policy import RECIPE, load
+    from ncp_agents.agents.zoo import find
+    from ncp_agents.datasets.demonstrations import Demonstrations
+    from ncp_agents.imitation.cloning import check_demonstrations
+    from ncp_agents.imitation.cloning import clone as run_cloning
+    from ncp_agents.imitation.dagger import check_teacher, dagger
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training import check_destination, copy_policy, default_run
+    from ncp_agents.training.interrupts import Stop
+    from ncp_agents.training.run_folder import RunFolder
+    from ncp_agents.training.train import check_destination, copy_policy, default_run
 
     if choice.dagger < 0:
         raise UserError(f"dagger is {choice.dagger}, expected rounds >= 0; usual is 3")
@@ -88,8 +89,8 @@ def clone(arguments: Sequence[str]) -> int:
     use_threads(choice.threads)
     if choice.save is not None:
         check_destination(choice.save, choice.recipe)
-    demos = [Demos(path) for path in choice.demos]
-    check_demos(demos, choice.recipe)
+    demos = [Demonstrations(path) for path in choice.demos]
+    check_demonstrations(demos, choice.recipe)
     path = choice.run or default_run(choice.recipe, how="clone")
     run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
     if choice.resume:

@@ -43,8 +43,9 @@ class Convert:
 def export(arguments: Sequence[str]) -> int:
     choice = parse(Export, arguments, "export")
 
-    from ncp_agents.export import export_command
-    from ncp_agents.saved_policy import find, load
+    from ncp_agents.agents.saved_policy import load
+    from ncp_agents.agents.zoo import find
+    from ncp_agents.export.onnx import export_command
 
     export_command(load(find(choice.policy)), choice.output, choice.sequence)
     return 0
@@ -53,7 +54,7 @@ def export(arguments: Sequence[str]) -> int:
 def convert(arguments: Sequence[str]) -> int:
     choice = parse(Convert, arguments, "convert")
 
-    from ncp_agents.convert import convert as convert_file
+    from ncp_agents.export.convert import convert as convert_file
 
     convert_file(choice.source, choice.target)
     print(f"layer: {choice.target}")

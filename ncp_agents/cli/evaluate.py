@@ -21,7 +21,7 @@ class Evaluate:
         ncp-agents evaluate pong-cfc pong-ltc
         ncp-agents evaluate pong-cfc --noise 0.01 0.02 --frame-skip-jitter 1 2 3
 
-    Disturbances come one at a time, at each strength given, beside undisturbed games.
+    Perturbations come one at a time, at each strength given, beside unperturbed games.
     """
 
     policies: tyro.conf.Positional[tuple[str, ...]]  # folders, or names as `policies` lists them
@@ -40,7 +40,7 @@ class Evaluate:
     drop_frames: tuple[float, ...] = ()  # probability that an observation is lost
     stickiness: tuple[float, ...] = ()  # probability that a frame repeats the previous action
     frame_skip_jitter: tuple[int, ...] = ()  # k: steps last 4 - k to 4 + k frames
-    plot: Path | None = None  # picture of several policies, or of disturbances
+    plot: Path | None = None  # picture of several policies, or of perturbations
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -54,16 +54,17 @@ def evaluate(arguments: Sequence[str]) -> int:
     if not choice.policies:
         raise UserError("which policy? name one, such as pong-cfc; see ncp-agents policies")
 
-    from ncp_agents.comparison import compare_command
-    from ncp_agents.evaluation import evaluate_command
-    from ncp_agents.saved_policy import find, load
+    from ncp_agents.agents.saved_policy import load
+    from ncp_agents.agents.zoo import find
+    from ncp_agents.cli.comparison import compare_command
+    from ncp_agents.evaluation.evaluate import evaluate_command
 
     loaded = [load(find(name)) for name in choice.policies]
     if len(loaded) > 1 or sweeps or choice.plot is not None:
         for option in ("video", "video_games", "brain", "page", "render", "output"):
             if getattr(choice, option) != getattr(Evaluate, option):
                 name = option.replace("_", "-")
-                raise UserError(f"--{name} is for one policy, undisturbed; leave it out here")
+                raise UserError(f"--{name} is for one policy, unperturbed; leave it out here")
         compare_command(
             loaded,
             sweeps,

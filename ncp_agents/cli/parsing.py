@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import tyro
 
+from ncp_agents.agents.recipe import Recipe, read_recipe
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Recipe, read_recipe
 
 WORK_FAILED = 1  # exit code where the work failed, not the user
 USER_MISTAKE = 2
@@ -60,7 +60,8 @@ def named_first(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
 
 def named_recipe(name: str) -> Recipe:
     """The recipe of a file, of a policy folder, or of a policy by name."""
-    from ncp_agents.saved_policy import RECIPE, find
+    from ncp_agents.agents.saved_policy import RECIPE
+    from ncp_agents.agents.zoo import find
 
     path = Path(name)
     if path.suffix == ".toml":

@@ -45,7 +45,7 @@ def record(arguments: Sequence[str]) -> int:
     output = choice.output or Path("demos") / (named.resolve() if named.is_dir() else named).name
 
     if choice.drop is not None:
-        from ncp_agents.datasets.episodes import Demos
+        from ncp_agents.datasets.demonstrations import Demonstrations
 
         for option in fields(choice):
             if option.name not in ("policy", "output", "drop") and (
@@ -55,8 +55,10 @@ def record(arguments: Sequence[str]) -> int:
                     f"--{option.name.replace('_', '-')} does not go with --drop, which records "
                     "nothing; leave it out"
                 )
-        Demos(output).drop(choice.drop)
-        print(f"dropped {choice.drop}; {len(Demos(output).entries)} games stay in {output}")
+        Demonstrations(output).drop(choice.drop)
+        print(
+            f"dropped {choice.drop}; {len(Demonstrations(output).entries)} games stay in {output}"
+        )
         return 0
     if choice.policy is None:
         raise UserError(f"whose games for {output}? name a policy, such as pong-cfc")
@@ -68,7 +70,7 @@ def record(arguments: Sequence[str]) -> int:
                     f"--{name.replace('_', '-')} is of a policy's games, not a person's"
                 )
 
-        from ncp_agents.recording import record_by_hand
+        from ncp_agents.imitation.recording import record_by_hand
 
         record_by_hand(
             choice.policy,
@@ -80,8 +82,9 @@ def record(arguments: Sequence[str]) -> int:
         )
         return 0
 
-    from ncp_agents.recording import record_command
-    from ncp_agents.saved_policy import find, load
+    from ncp_agents.agents.saved_policy import load
+    from ncp_agents.agents.zoo import find
+    from ncp_agents.imitation.recording import record_command
 
     record_command(
         load(find(choice.policy)),

@@ -9,10 +9,10 @@ from typing import cast
 
 import tyro
 
+from ncp_agents import registry
+from ncp_agents.agents.recipe import Circuit
 from ncp_agents.cli.parsing import named_first, named_recipe, parse, refuse_unused
 from ncp_agents.errors import UserError
-from ncp_agents.names import look_up
-from ncp_agents.recipe import Circuit
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ OF_NEURONS = tuple(
 def policies(arguments: Sequence[str]) -> int:
     parse(Policies, arguments, "policies")
 
-    from ncp_agents.terminal import Terminal
-    from ncp_agents.zoo import policies_table
+    from ncp_agents.cli.console import Terminal
+    from ncp_agents.cli.policies_table import policies_table
 
     Terminal().print(policies_table())
     return 0
@@ -73,8 +73,8 @@ def policies(arguments: Sequence[str]) -> int:
 def plot(arguments: Sequence[str]) -> int:
     choice = parse(Plot, arguments, "plot")
 
-    from ncp_agents.rendering.curve import draw_curves
-    from ncp_agents.run_folder import RunFolder
+    from ncp_agents.rendering.learning_curve import draw_curves
+    from ncp_agents.training.run_folder import RunFolder
 
     draw_curves([RunFolder.open(path) for path in choice.runs], choice.output)
     print(f"picture: {choice.output}")
@@ -86,8 +86,8 @@ def report(arguments: Sequence[str]) -> int:
     if not choice.policies:
         raise UserError("which policy? name one, such as pong-cfc; see ncp-agents policies")
 
-    from ncp_agents.report import write_report
-    from ncp_agents.saved_policy import find
+    from ncp_agents.agents.zoo import find
+    from ncp_agents.evaluation.model_card import write_report
 
     for name in choice.policies:
         print(*write_report(find(name)), sep="\n")
@@ -106,7 +106,7 @@ def wiring(arguments: Sequence[str]) -> int:
 
     from matplotlib.figure import Figure
 
-    from ncp_agents.files import replacing
+    from ncp_agents.files import atomic_write
     from ncp_agents.wirings import wiring_from_config
 
     config = choice.circuit.wiring_config()
@@ -117,9 +117,9 @@ def wiring(arguments: Sequence[str]) -> int:
         drawn.build(choice.inputs)
     except (ValueError, MemoryError) as error:
         raise UserError(str(error)) from None
-    form = look_up("format", choice.output.suffix.lstrip(".") or "png", ("png", "svg", "pdf"))
+    form = registry.get("format", choice.output.suffix.lstrip(".") or "png", ("png", "svg", "pdf"))
     figure = cast(Figure, drawn.draw().figure)
-    with replacing(choice.output) as temporary:
+    with atomic_write(choice.output) as temporary:
         figure.savefig(temporary, format=form)
     print(f"{drawn}\npicture: {choice.output}")
     return 0

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import tyro
 
+from ncp_agents.agents.recipe import Cloning, Recipe
 from ncp_agents.cli.parsing import SIGNALLED, named_first, named_recipe, parse, refuse_unused
 from ncp_agents.cli.show import policies
 from ncp_agents.errors import UserError
-from ncp_agents.recipe import Cloning, Recipe
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def train(arguments: Sequence[str]) -> int:
         of_a_start = ("ppo.critic_warmup", "ppo.fine_tuning")
         refuse_unused(choice.recipe, base, "train without --from", *of_a_start)
 
-    from ncp_agents.run_folder import RunFolder
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training import check_destination, copy_policy, default_run
-    from ncp_agents.training import train as run_training
+    from ncp_agents.training.run_folder import RunFolder
+    from ncp_agents.training.train import check_destination, copy_policy, default_run
+    from ncp_agents.training.train import train as run_training
 
     use_threads(choice.threads)
     if first is None and choice.run is None:

@@ -1,4 +1,4 @@
-"""Demos: recorded games on disk, and datasets to clone policies from."""
+"""Demonstrations: recorded games on disk, and datasets to clone policies from."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ncp_agents import registry
 from ncp_agents.datasets.cache import Cache
+from ncp_agents.datasets.demonstrations import DATASET, Demonstrations
 from ncp_agents.datasets.download import Archive, fetch
-from ncp_agents.datasets.episodes import DATASET, Demos
-from ncp_agents.datasets.upstream import UpstreamDemos
+from ncp_agents.datasets.upstream import UpstreamDemonstrations
 from ncp_agents.envs.games import normalise_game
 from ncp_agents.errors import UserError
-from ncp_agents.names import look_up
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,7 +28,7 @@ VALIDATION = 0.1  # share of the games, at least one
 ARCHIVES = {"breakout": Archive("https://people.csail.mit.edu/mlechner/datasets/breakout.zip")}
 """Published demos: the set that the examples of ncps fetch. Its SHA-256 is not published."""
 
-Source = Demos | UpstreamDemos
+Source = Demonstrations | UpstreamDemonstrations
 
 
 class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -68,9 +68,9 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
         if sequence_length < 1:
             raise ValueError(f"sequence_length is {sequence_length}, expected >= 1; usual is 32")
         self.game = normalise_game(env_name)
-        self.split: str = look_up("split", split, ("train", "val"))
+        self.split: str = registry.get("split", split, ("train", "val"))
         self.sequence_length = sequence_length
-        self.source = find_demos(self.game, root_dir, download)
+        self.source = find_demonstrations(self.game, root_dir, download)
         self.episodes = tuple(
             index
             for index in self.source.split(self.split, VALIDATION)
@@ -144,7 +144,9 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
         return episode.obs[steps], episode.actions[steps]
 
 
-def find_demos(game: str, root_dir: str | Path | None, download: bool | Archive = False) -> Source:
+def find_demonstrations(
+    game: str, root_dir: str | Path | None, download: bool | Archive = False
+) -> Source:
     """The demos of a game, in one of the places that `AtariCloningDataset` names."""
     own_archive = isinstance(download, Archive)
     if root_dir is None:
@@ -175,11 +177,11 @@ def find_demos(game: str, root_dir: str | Path | None, download: bool | Archive 
 def _demos_in(root: Path, game: str) -> Source | None:
     for path in (root, root / game, root / game / game):  # the last: as an archive had it
         if (path / DATASET).is_file():
-            demos = Demos(path)
+            demos = Demonstrations(path)
             if demos.provenance.game != game:
                 raise UserError(f"{path} holds demos of {demos.provenance.game}, not of {game}")
             return demos
-    return UpstreamDemos.find(root, game) or UpstreamDemos.find(root / game, game)
+    return UpstreamDemonstrations.find(root, game) or UpstreamDemonstrations.find(root / game, game)
 
 
 def _fetch(archive: Archive, root: Path, game: str) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Protocol
 
+from ncp_agents.datasets.demonstrations import Entry
 from ncp_agents.datasets.episode_file import Episode
-from ncp_agents.datasets.episodes import Entry
 
 
 class Source(Protocol):
-    """What games are read from: `Demos`, `UpstreamDemos` or a `Cache` of them."""
+    """What games are read from: `Demonstrations`, `UpstreamDemonstrations` or a `Cache` of them."""
 
     @property
     def entries(self) -> Sequence[Entry]: ...

@@ -25,14 +25,13 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 from tqdm import tqdm
 
-from ncp_agents.datasets.folders import new_folder, remove_unfinished
 from ncp_agents.errors import UserError
-from ncp_agents.files import write_text
+from ncp_agents.files import atomic_folder, remove_temporary_folders, write_text
 
 CHUNK = 2**20  # bytes
-MOST_MEMBERS = 1_000_000
-MOST_UNPACKED = 64 * 2**30  # bytes
-MOST_RATIO = 300  # deflate reaches 1,032; raw frames of Pong 145, and arrays pack themselves
+MAX_MEMBERS = 1_000_000
+MAX_UNPACKED = 64 * 2**30  # bytes
+MAX_RATIO = 300  # deflate reaches 1,032; raw frames of Pong 145, and arrays pack themselves
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,10 @@ def fetch(
         with FileLock(folder.parent / f".{folder.name}.lock"):
             if folder.exists():
                 return
-            remove_unfinished(folder)
+            remove_temporary_folders(folder)
             digest = download(archive, partial, timeout, progress)
             try:
-                with new_folder(folder) as unpacked:
+                with atomic_folder(folder) as unpacked:
                     unpack(partial, unpacked, name=archive.url)
                     check(unpacked)
             except UserError:
@@ -283,7 +282,7 @@ def _forget(partial: Path) -> None:
 
 
 def unpack(
-    file: Path, folder: Path, most_bytes: int = MOST_UNPACKED, name: str | None = None
+    file: Path, folder: Path, most_bytes: int = MAX_UNPACKED, name: str | None = None
 ) -> None:
     """Unpack a zip archive into `folder`, if nothing in it could do harm.
 
@@ -331,13 +330,13 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> N
 
 def _danger(members: list[zipfile.ZipInfo], size: int, most_bytes: int) -> str | None:
     """What is wrong with an archive of `size` bytes, in words."""
-    if len(members) > MOST_MEMBERS:
-        return f"it has {len(members):,} members, more than {MOST_MEMBERS:,}"
+    if len(members) > MAX_MEMBERS:
+        return f"it has {len(members):,} members, more than {MAX_MEMBERS:,}"
     unpacked = sum(member.file_size for member in members)
     if unpacked > most_bytes:
         return f"it unpacks to {unpacked:,} bytes, more than {most_bytes:,}"
-    if unpacked > MOST_RATIO * size:
-        return f"it unpacks to {unpacked:,} bytes, more than {MOST_RATIO} times its own size"
+    if unpacked > MAX_RATIO * size:
+        return f"it unpacks to {unpacked:,} bytes, more than {MAX_RATIO} times its own size"
     files: set[str] = set()
     folders: set[str] = set()
     for member in members:

@@ -21,7 +21,7 @@ from typing import IO
 
 import numpy as np
 
-MOST_STEP_BYTES = 4 * 250 * 160 * 3  # four of the largest screens in colour
+MAX_STEP_BYTES = 4 * 250 * 160 * 3  # four of the largest screens in colour
 NO_ARCHIVE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(RuntimeError, NotImplementedError),  # encrypted; compressed in a way that zipfile cannot read
@@ -81,7 +81,7 @@ def unpack(
     data: bytes,
     most_steps: int | None = None,
     scored: bool = True,
-    step_bytes: int = MOST_STEP_BYTES,
+    step_bytes: int = MAX_STEP_BYTES,
 ) -> Episode:
     """An episode from the bytes of its file.
 

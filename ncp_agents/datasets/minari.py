@@ -1,4 +1,4 @@
-"""Demos to and from Minari: `pip install 'ncp-agents[minari]'`.
+"""Demonstrations to and from Minari: `pip install 'ncp-agents[minari]'`.
 
 Two things differ. A Minari episode of T steps has T + 1 observations, the last one after the last
 action; demos hold what the player saw before each action, T. So `from_minari` leaves the last one
@@ -18,13 +18,13 @@ from ale_py import Action
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from ncp_agents.datasets.demonstrations import Demonstrations, Provenance
 from ncp_agents.datasets.episode_file import Episode
-from ncp_agents.datasets.episodes import Demos, Provenance
-from ncp_agents.datasets.folders import new_folder
 from ncp_agents.datasets.preprocessing import grey, observed
 from ncp_agents.envs.games import action_meanings, normalise_game, screen_size
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
+from ncp_agents.files import atomic_folder
 
 try:
     import minari
@@ -45,7 +45,7 @@ ALL_ACTIONS = tuple(Action(index).name for index in range(18))
 HARMLESS_WRAPPERS = {"RecordEpisodeStatistics", "RecordVideo", "TimeLimit"}
 
 
-def to_minari(demos: Demos, dataset_id: str) -> minari.MinariDataset:
+def to_minari(demos: Demonstrations, dataset_id: str) -> minari.MinariDataset:
     """Write demos as a Minari dataset, which `minari.load_dataset(dataset_id)` then finds.
 
     Frames are kept as raw arrays, not as JPEG, and uncompressed, as Minari does. Who played, and by
@@ -66,7 +66,7 @@ def to_minari(demos: Demos, dataset_id: str) -> minari.MinariDataset:
     if not demos.entries:
         raise UserError(f"{demos.path} holds no games; record some")
     there, path = demos.provenance, get_dataset_path(dataset_id)
-    with new_folder(path) as folder:
+    with atomic_folder(path) as folder:
         storage = MinariStorage.new(
             folder / "data",
             spaces.Box(0, 255, demos.read(0).obs.shape[1:], np.uint8),
@@ -94,7 +94,9 @@ def to_minari(demos: Demos, dataset_id: str) -> minari.MinariDataset:
     return minari.MinariDataset(path / "data")
 
 
-def from_minari(dataset: str | minari.MinariDataset, output: Path, frame_skip: int = 4) -> Demos:
+def from_minari(
+    dataset: str | minari.MinariDataset, output: Path, frame_skip: int = 4
+) -> Demonstrations:
     """Write a Minari dataset's episodes as demos.
 
     Sets of raw frames, such as the published `atari/<game>/expert-v0`, are preprocessed as our
@@ -120,11 +122,11 @@ def from_minari(dataset: str | minari.MinariDataset, output: Path, frame_skip: i
         provenance, episodes = _ours(source, metadata[OURS])
     else:
         provenance, episodes = _raw(source, metadata, frame_skip)
-    with new_folder(output) as folder:
-        demos = Demos.create(folder, provenance)
+    with atomic_folder(output) as folder:
+        demos = Demonstrations.create(folder, provenance)
         for episode in episodes:
             demos.append(episode)
-    return Demos(output)
+    return Demonstrations(output)
 
 
 def _open(dataset_id: str) -> minari.MinariDataset:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ncp_agents.envs.areas import area_means
+from ncp_agents.envs.resize import area_means
 
 BLOCK = 64  # frames at once, so that the numbers between stay small
 

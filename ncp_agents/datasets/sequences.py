@@ -1,6 +1,6 @@
-"""Demos as a stream of batches for recurrent policies: whole games, a piece at a time.
+"""Demonstrations as a stream of batches for recurrent policies: whole games, a chunk at a time.
 
-Axes: B games side by side, T steps of a piece, C, H, W image.
+Axes: B games side by side, T steps of a chunk, C, H, W image.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ncp_agents.datasets.cache import Source
 from ncp_agents.datasets.episode_file import Episode
 
 
-class Piece(NamedTuple):
-    """T steps of B streams of games; the state is carried on from the piece before."""
+class Chunk(NamedTuple):
+    """T steps of B streams of games; the state is carried on from the chunk before."""
 
     obs: np.ndarray
     """(B, T, C, H, W) uint8"""
@@ -47,19 +47,19 @@ def discounted_returns(rewards: np.ndarray, resets: np.ndarray, gamma: float) ->
     return np.concatenate([returns[::-1] for returns in backward]).astype(np.float32)
 
 
-def pieces(
+def chunks(
     games: Sequence[Games],
     streams: int,
     length: int,
     gamma: float,
     random: np.random.Generator | None = None,
-) -> Iterator[Piece]:
-    """All games once, each step in one piece.
+) -> Iterator[Chunk]:
+    """All games once, each step in one chunk.
 
     The games, shuffled by `random` if there is one, follow one another in a single row of steps,
     which is cut into equal streams. So games of any length fill every batch; the price is that the
     game in which a stream begins may begin there without its past. In memory are the games that
-    the streams are at, and two pieces.
+    the streams are at, and two chunks.
     """
     order = [(source.demos, index) for source in games for index in source.indices]
     if random is not None:
@@ -71,12 +71,12 @@ def pieces(
     bounds = [total * i // streams for i in range(streams + 1)]
     readers = [_Reader(order, starts, begin, end, gamma) for begin, end in pairwise(bounds)]
     longest = max(reader.end - reader.at for reader in readers)
-    with ThreadPoolExecutor(1) as ahead:  # the next piece is read while this one is learnt from
+    with ThreadPoolExecutor(1) as ahead:  # the next chunk is read while this one is learnt from
         following = ahead.submit(_piece, readers, length)
         for _ in range(-(-longest // length)):
-            piece = following.result()
+            chunk = following.result()
             following = ahead.submit(_piece, readers, length)
-            yield piece
+            yield chunk
 
 
 class _Reader:
@@ -121,7 +121,7 @@ class _Reader:
         return parts
 
 
-def _piece(readers: list[_Reader], length: int) -> Piece:
+def _piece(readers: list[_Reader], length: int) -> Chunk:
     resets = np.zeros((len(readers), length), bool)
     counts = np.zeros((len(readers), length), bool)
     actions = np.zeros((len(readers), length), np.int64)
@@ -142,4 +142,4 @@ def _piece(readers: list[_Reader], length: int) -> Piece:
         counts[row, : len(whole)] = True
     if frames is None:  # past the end of all streams
         frames = np.zeros((len(readers), length, 0, 0, 0), np.uint8)
-    return Piece(frames, actions, returns, resets, counts)
+    return Chunk(frames, actions, returns, resets, counts)

@@ -9,16 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+from ncp_agents.datasets.demonstrations import Entry
 from ncp_agents.datasets.episode_file import Episode, check_actions, read_steps, unpack
-from ncp_agents.datasets.episodes import Entry
 from ncp_agents.envs.games import action_meanings, games
 from ncp_agents.errors import UserError
 
 LAYOUT = "data_atari_seq"
 
 
-class UpstreamDemos:
-    """Sequences in ncps's layout, to be read like `Demos`.
+class UpstreamDemonstrations:
+    """Sequences in ncps's layout, to be read like `Demonstrations`.
 
     Raises:
         UserError: a file that is damaged or of another kind.

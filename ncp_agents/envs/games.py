@@ -9,7 +9,7 @@ import re
 
 from ale_py import ALEInterface, LoggerMode, roms
 
-from ncp_agents.names import look_up
+from ncp_agents import registry
 
 # ALE has no single-player mode for these, and its C++ code ends the process when asked for one.
 _TWO_PLAYERS_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
@@ -40,7 +40,7 @@ def normalise_game(name: str) -> str:
     game = _games_without_separators().get(_without_separators(stem))
     if game is None:
         snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", stem).lower()
-        return look_up("game", snake_case, games())  # raises, with the nearest name
+        return registry.get("game", snake_case, games())  # raises, with the nearest name
     return game
 
 

@@ -6,7 +6,7 @@ Scores compare only within one protocol, so a score always names its own.
 import dataclasses
 from dataclasses import dataclass
 
-from ncp_agents.names import look_up
+from ncp_agents import registry
 
 STEPS_PER_SECOND = 15  # the console's 60 frames/s, 4 frames a step
 
@@ -86,7 +86,7 @@ def protocol(rules: str | AtariProtocol, **overrides: object) -> AtariProtocol:
         ValueError: a field out of range.
     """
     fields = [field.name for field in dataclasses.fields(AtariProtocol)]
-    named = look_up("protocol", rules, PROTOCOLS) if isinstance(rules, str) else rules
+    named = registry.get("protocol", rules, PROTOCOLS) if isinstance(rules, str) else rules
     for field in overrides:
-        look_up("protocol field", field, fields)
+        registry.get("protocol field", field, fields)
     return dataclasses.replace(named, **overrides)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ncp_agents import registry
 from ncp_agents.keras.ops import Tensor, ops
-from ncp_agents.names import look_up
 
 
 class Activation(NamedTuple):
@@ -47,7 +47,7 @@ ACTIVATIONS = {
 
 def find_activation(name: str) -> Activation:
     """The activation of that name; an unknown name is a ValueError with a suggestion."""
-    return look_up("activation", name, ACTIVATIONS)
+    return registry.get("activation", name, ACTIVATIONS)
 
 
 def name_of(activation: str | Callable[..., Any]) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from ncp_agents.checks import Mode, check_dense, check_wired
 from ncp_agents.keras.cfc_cell import CfCCell
 from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_cfc
 from ncp_agents.keras.sequence_layer import SequenceLayer
 from ncp_agents.keras.wired_cfc_cell import WiredCfCCell
+from ncp_agents.layers.checks import Mode, check_dense, check_wired
 from ncp_agents.wirings import Wiring, wiring_to_config
 from ncp_agents.wirings.base import number_of_neurons
 

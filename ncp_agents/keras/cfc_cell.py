@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ncp_agents.checks import Mode, check_cfc, check_mask, whole_number
 from ncp_agents.keras.activations import find_activation, name_of
 from ncp_agents.keras.inputs import input_size, single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
+from ncp_agents.layers.checks import Mode, check_cfc, check_mask
+from ncp_agents.validation import check_integer
 
 DropoutRNNCell: Any = next(
     kind for kind in keras.layers.GRUCell.__mro__ if kind.__name__ == "DropoutRNNCell"
@@ -68,7 +69,7 @@ class CfCCell(DropoutRNNCell, keras.layers.Layer):
         self.backbone_units, self.backbone_layers = check_cfc(
             mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
         )
-        self.units = whole_number("units", units, 1)
+        self.units = check_integer("units", units, 1)
         self.mode: Mode = mode
         self.activation_name = name_of(activation)
         self.activation = find_activation(self.activation_name)

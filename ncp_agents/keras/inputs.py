@@ -1,5 +1,5 @@
 """The two forms of an input, alone or paired with its timespans, and of a state, alone or in a
-list; arrays cut to pieces."""
+list; arrays cut to chunks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _may_be(given: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
 
 
 def split_sizes(values: Tensor, sizes: Iterable[int], axis: Literal[-1, -2] = -1) -> list[Tensor]:
-    """The axis, as long as the sum of sizes, → pieces of those sizes; `ops.split` in torch takes no
-    single piece."""
+    """The axis, as long as the sum of sizes, → chunks of those sizes; `ops.split` in torch takes no
+    single chunk."""
     rest = (slice(None),) * (-1 - axis)
     return [values[(..., slice(a, b), *rest)] for a, b in pairwise(accumulate(sizes, initial=0))]

@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 
-from ncp_agents.checks import IOMapping
 from ncp_agents.keras.ltc_cell import LTCCell
 from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_ltc
 from ncp_agents.keras.sequence_layer import SequenceLayer
+from ncp_agents.layers.checks import IOMapping
 from ncp_agents.wirings import FullyConnected, Wiring
 from ncp_agents.wirings.base import number_of_neurons
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from ncp_agents.checks import IOMapping, check_ltc
+from ncp_agents import registry
 from ncp_agents.keras.inputs import single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.synapses import Strengths, Synapses
 from ncp_agents.keras.wired_cell import WiredCell
-from ncp_agents.names import look_up
+from ncp_agents.layers.checks import IOMapping, check_ltc
 from ncp_agents.wirings import Wiring
 
 RANGES = {
@@ -79,7 +79,7 @@ class LTCCell(WiredCell):
         cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
 
     over the synapses s into a neuron, by `ode_unfolds` steps of semi-implicit Euler
-    (`ncp_agents.equations.ltc_step`).
+    (`ncp_agents.layers.reference.ltc_step`).
 
     Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
 
@@ -243,7 +243,7 @@ class LTCCell(WiredCell):
 
 def _checked_ranges(ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     for name, (low, high) in ranges.items():
-        look_up("parameter", name, RANGES)
+        registry.get("parameter", name, RANGES)
         if low > high or (low < 0 and name in POSITIVE):
             at_least = " and low >= 0" if name in POSITIVE else ""
             raise ValueError(

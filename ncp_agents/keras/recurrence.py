@@ -22,11 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from ncp_agents.checks import Mode
 from ncp_agents.keras.activations import Activation
 from ncp_agents.keras.backward import not_again
 from ncp_agents.keras.inputs import split_sizes
 from ncp_agents.keras.ops import Tensor, ops, tree
+from ncp_agents.layers.checks import Mode
 
 Arrays = dict[str, Any]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ncp_agents import registry
 from ncp_agents.errors import UserError
 from ncp_agents.keras.cfc import CfC
 from ncp_agents.keras.ltc import LTC
 from ncp_agents.keras.ops import ops
-from ncp_agents.names import look_up
 from ncp_agents.wirings import wiring_from_config
 
 KINDS = {"CfC": CfC, "LTC": LTC}
@@ -89,7 +89,7 @@ def make(description: Mapping[str, Any]) -> CfC | LTC:
         raise UserError("the layer is time-major, as layers of Keras never are; transpose before")
     if isinstance(arguments["units"], Mapping):
         arguments["units"] = wiring_from_config(arguments["units"])
-    layer = look_up("layer", kind, KINDS)(**{"return_sequences": True, **arguments})
+    layer = registry.get("layer", kind, KINDS)(**{"return_sequences": True, **arguments})
     layer.build((None, None, inputs))
     return layer
 

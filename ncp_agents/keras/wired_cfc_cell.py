@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ncp_agents.checks import Mode, check_outputs
 from ncp_agents.keras.cfc_cell import CfCCell
 from ncp_agents.keras.inputs import single_state, split_sizes, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.wired_cell import WiredCell
+from ncp_agents.layers.checks import Mode, check_outputs
 from ncp_agents.wirings import Wiring
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from ncp_agents.checks import Init, Mode, check_dense, check_wired, whole_number
+from ncp_agents.layers.checks import Init, Mode, check_dense, check_wired
 from ncp_agents.mlx.cfc_cell import CfCCell
 from ncp_agents.mlx.sequence_layer import SequenceLayer
 from ncp_agents.mlx.wired_cfc_cell import WiredCfCCell
+from ncp_agents.validation import check_integer
 from ncp_agents.wirings import Wiring
 from ncp_agents.wirings.base import number_of_neurons
 
@@ -85,7 +86,7 @@ class CfC(SequenceLayer):
         super().__init__(cell, input_size, neurons, return_sequences, batch_first, mixed_memory)
         self.output_slice = output_slice
         self.output_size = output_slice.stop - output_slice.start
-        self.proj_size = None if proj_size is None else whole_number("proj_size", proj_size, 1)
+        self.proj_size = None if proj_size is None else check_integer("proj_size", proj_size, 1)
         self.fc = nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
 
     @property

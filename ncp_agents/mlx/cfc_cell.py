@@ -11,11 +11,12 @@ import numpy as np
 from mlx import nn
 from mlx.nn.init import orthogonal
 
-from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, renamed, whole_number
+from ncp_agents import registry
+from ncp_agents.layers.checks import Init, Mode, check_cfc, check_mask, check_step, renamed
 from ncp_agents.mlx.activations import ACTIVATIONS
 from ncp_agents.mlx.heads import head
 from ncp_agents.mlx.masks import freeze_masks
-from ncp_agents.names import look_up
+from ncp_agents.validation import check_integer
 
 
 class FusedCfC(NamedTuple):
@@ -137,8 +138,8 @@ class CfCCell(nn.Module):
         backbone_activation: str | None = None,
     ) -> None:
         super().__init__()
-        input_size = whole_number("input_size", input_size, 1)
-        units = whole_number("units", renamed("units", units, "hidden_size", hidden_size), 1)
+        input_size = check_integer("input_size", input_size, 1)
+        units = check_integer("units", renamed("units", units, "hidden_size", hidden_size), 1)
         backbone_units, self.backbone_layers = check_cfc(
             mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
         )
@@ -148,7 +149,7 @@ class CfCCell(nn.Module):
         self.activation_name = renamed(
             "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
         )
-        look_up("activation", self.activation_name, ACTIVATIONS)
+        registry.get("activation", self.activation_name, ACTIVATIONS)
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
 
@@ -176,7 +177,7 @@ class CfCCell(nn.Module):
             self.ff2 = head(width, units)
             self.time_a = head(width, units)
             self.time_b = head(width, units)
-        if look_up("init", init, get_args(Init)) == "balanced":
+        if registry.get("init", init, get_args(Init)) == "balanced":
             self.balance()
 
     def balance(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ncp_agents.checks import IOMapping
+from ncp_agents.layers.checks import IOMapping
 from ncp_agents.mlx.ltc_cell import LTCCell
 from ncp_agents.mlx.sequence_layer import SequenceLayer
 from ncp_agents.wirings import FullyConnected, Wiring

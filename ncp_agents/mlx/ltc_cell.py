@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ncp_agents.checks import IOMapping, check_ltc, check_step
+from ncp_agents.layers.checks import IOMapping, check_ltc, check_step
 from ncp_agents.mlx.masks import MASKS, freeze_masks
 from ncp_agents.mlx.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
@@ -131,7 +131,7 @@ class LTCCell(WiredCell):
         cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
 
     over the synapses s into a neuron, by `ode_unfolds` steps of semi-implicit Euler
-    (`ncp_agents.equations.ltc_step`).
+    (`ncp_agents.layers.reference.ltc_step`).
 
     Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ncp_agents.checks import check_times
+from ncp_agents.layers.checks import check_times
 from ncp_agents.mlx.cfc_cell import CfCCell
 from ncp_agents.mlx.ltc_cell import LTCCell
 from ncp_agents.mlx.memory_cell import MemoryCell

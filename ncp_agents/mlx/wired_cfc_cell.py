@@ -8,7 +8,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ncp_agents.checks import Init, Mode, check_outputs, check_step
+from ncp_agents.layers.checks import Init, Mode, check_outputs, check_step
 from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC
 from ncp_agents.mlx.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ncp_agents.errors import UserError
-from ncp_agents.files import replacing
+from ncp_agents.files import atomic_write
 
 # Okabe and Ito's palette, safe for colour-blind readers; the most distinct first.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -42,7 +42,7 @@ def save_figure(figure: Figure, picture: Path, dpi: int = 120) -> None:
     check_picture_path(picture)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
-    with Image.open(drawn) as image, replacing(picture) as temporary:
+    with Image.open(drawn) as image, atomic_write(picture) as temporary:
         # A third of the size. Median cut, the default, would lose rare colours: a single point's.
         few = image.convert("RGB").quantize(
             256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

@@ -11,7 +11,7 @@ import numpy as np
 
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
-from ncp_agents.files import replacing
+from ncp_agents.files import atomic_write
 
 # Pixel edges stay sharp; a minute of Pong takes about 1 MB as MP4 or WebM. A GIF has a palette a
 # frame, since one for all could only be chosen with all frames in memory.
@@ -68,7 +68,7 @@ def write_video(
     check_video_path(path)
     if scale < 1:
         raise ValueError(f"scale is {scale}, expected >= 1; usual is 3")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         count = 0
         writer = shape = None
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
-from ncp_agents.playing import Step
+from ncp_agents.evaluation.rollout import Step
 
 
 class Window:

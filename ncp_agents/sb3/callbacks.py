@@ -9,8 +9,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
 from ncp_agents.errors import NonFiniteError
-from ncp_agents.stopping import Stop
-from ncp_agents.torch.finite import not_finite
+from ncp_agents.sb3.nonfinite import not_finite
+from ncp_agents.training.interrupts import Stop
 
 
 class StopWhen(BaseCallback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from ncp_agents.names import look_up
+from ncp_agents import registry
 from ncp_agents.sb3.lstm import LSTMCircuit
 from ncp_agents.torch import LTC, CfC
 from ncp_agents.torch.sequence_layer import SequenceLayer
@@ -33,7 +33,7 @@ def make_circuit(
     Raises:
         ValueError: unknown names; a read-out, which would never be used or trained.
     """
-    layer = look_up("cell", cell, CELLS)
+    layer = registry.get("cell", cell, CELLS)
     for name in kwargs.keys() & {"proj_size", "return_sequences", "batch_first"}:
         raise ValueError(
             f"circuit_kwargs has {name}={kwargs[name]!r}, expected none: the policy reads the "

@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
-from ncp_agents.names import look_up
+from ncp_agents import registry
 from ncp_agents.torch.kernels import convolutions
 
 
@@ -84,7 +84,7 @@ ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {
 
 def find_encoder(name: str) -> type[BaseFeaturesExtractor]:
     """The encoder of that name; an unknown name is a ValueError with a suggestion."""
-    return look_up("encoder", name, ENCODERS)
+    return registry.get("encoder", name, ENCODERS)
 
 
 def check_fits(encoder: type[BaseFeaturesExtractor], observation_space: spaces.Space) -> None:

@@ -21,10 +21,10 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from ncp_agents.names import look_up
+from ncp_agents import registry
 from ncp_agents.sb3.circuits import WiringLike, make_circuit
 from ncp_agents.sb3.encoders import CompactCNN, check_fits
-from ncp_agents.sb3.look import look_of
+from ncp_agents.sb3.fused_inference import fused_inference
 from ncp_agents.torch.frozen import frozen
 
 CriticReads = Literal["circuit+encoder", "circuit", "encoder"]
@@ -85,7 +85,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     ) -> None:
         self.wiring = self.default_wiring if wiring is None else wiring
         self.cell = cell
-        self.critic_reads = look_up("critic", critic, CRITIC_READS)
+        self.critic_reads = registry.get("critic", critic, CRITIC_READS)
         self.circuit_kwargs = circuit_kwargs or {}
         self.memory = memory
         check_fits(features_extractor_class, observation_space)
@@ -277,7 +277,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Of one discrete action, (B * T, A), up to a constant: what `get_distribution` is of,
         without the distribution, which takes longer to set up than the circuit to run."""
-        look = look_of(self, obs, lstm_states) if timespans is None else None
+        look = fused_inference(self, obs, lstm_states) if timespans is None else None
         if look is not None:
             logits, h = look(obs, lstm_states[0][0], episode_starts > 0.5)
             return logits, (h[None], lstm_states[1])

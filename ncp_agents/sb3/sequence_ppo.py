@@ -52,7 +52,7 @@ KL = Losses._fields.index("kl")
 class SequencePPO(RecurrentPPO):
     """RecurrentPPO whose minibatches are whole sequences of some environments.
 
-    sb3-contrib cuts each minibatch at every episode boundary, pads the pieces to the longest, and
+    sb3-contrib cuts each minibatch at every episode boundary, pads the chunks to the longest, and
     steps an LSTM through them in Python where an episode starts. Here a minibatch is a set of
     equally long sequences, one run of the rollout each, and the circuit forgets inside the scan
     where an episode starts: nothing is padded, and no step is looped over in Python.

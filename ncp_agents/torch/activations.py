@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncp_agents.names import look_up
+from ncp_agents import registry
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,4 @@ ACTIVATIONS = {
 
 def find_activation(name: str) -> Activation:
     """The activation of that name; an unknown name is a ValueError with a suggestion."""
-    return look_up("activation", name, ACTIVATIONS)
+    return registry.get("activation", name, ACTIVATIONS)

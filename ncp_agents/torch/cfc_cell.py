@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ncp_agents.checks import Init, Mode, check_cfc, check_mask, check_step, renamed, whole_number
-from ncp_agents.names import look_up
+from ncp_agents import registry
+from ncp_agents.layers.checks import Init, Mode, check_cfc, check_mask, check_step, renamed
 from ncp_agents.torch.activations import find_activation
 from ncp_agents.torch.heads import Head
+from ncp_agents.validation import check_integer
 
 
 class CfCCell(nn.Module):
@@ -69,8 +70,8 @@ class CfCCell(nn.Module):
         backbone_activation: str | None = None,
     ) -> None:
         super().__init__()
-        input_size = whole_number("input_size", input_size, 1)
-        units = whole_number("units", renamed("units", units, "hidden_size", hidden_size), 1)
+        input_size = check_integer("input_size", input_size, 1)
+        units = check_integer("units", renamed("units", units, "hidden_size", hidden_size), 1)
         backbone_units, self.backbone_layers = check_cfc(
             mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
         )
@@ -104,7 +105,7 @@ class CfCCell(nn.Module):
             self.ff2 = Head(width, units)
             self.time_a = Head(width, units)
             self.time_b = Head(width, units)
-        if look_up("init", init, get_args(Init)) == "balanced":
+        if registry.get("init", init, get_args(Init)) == "balanced":
             self.balance_()
 
     def balance_(self) -> None:

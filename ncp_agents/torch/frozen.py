@@ -11,7 +11,7 @@ import torch
 from torch.nn import Module
 
 T = TypeVar("T")
-MOST_KEPT = 16  # things made of one module, such as its weights for different timespans
+MAX_CACHED = 16  # things made of one module, such as its weights for different timespans
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def prepared(module: Module, key: Hashable, prepare: Callable[[], T]) -> T:
         return prepare()
     known = _FROZEN[module]
     if key not in known:
-        if len(known) >= MOST_KEPT:
+        if len(known) >= MAX_CACHED:
             known.clear()
         known[key] = prepare()
     return known[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ncp_agents.checks import IOMapping
+from ncp_agents.layers.checks import IOMapping
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.scan import scan_ltc
 from ncp_agents.torch.sequence_layer import SequenceLayer

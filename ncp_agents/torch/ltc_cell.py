@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncp_agents.checks import IOMapping, check_ltc, check_step
+from ncp_agents.layers.checks import IOMapping, check_ltc, check_step
 from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
 
@@ -84,7 +84,7 @@ class LTCCell(WiredCell):
         cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
 
     over the synapses s into a neuron, by `ode_unfolds` steps of semi-implicit Euler
-    (`ncp_agents.equations.ltc_step`).
+    (`ncp_agents.layers.reference.ltc_step`).
 
     Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
 

@@ -24,10 +24,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ncp_agents.checks import Mode
+from ncp_agents.layers.checks import Mode
 from ncp_agents.torch.activations import Activation
 from ncp_agents.torch.autograd import written_by_hand
-from ncp_agents.torch.fused import layers
+from ncp_agents.torch.fused_weights import layers
 
 
 class Plan(NamedTuple):

@@ -31,9 +31,9 @@ from ncp_agents.torch import kernels
 from ncp_agents.torch.autograd import is_followed
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.frozen import prepared
-from ncp_agents.torch.fused import Blocks, FusedWeights, fuse
+from ncp_agents.torch.fused_weights import Blocks, FusedWeights, fuse
 from ncp_agents.torch.kernels import cfc, cfc_cpu, ltc_cpu
-from ncp_agents.torch.kernels.chain import Link
+from ncp_agents.torch.kernels.pipeline import KernelCall
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.recurrence import Plan, Recurrence
@@ -176,7 +176,9 @@ def _learns_from_none(timespans: float | Tensor) -> bool:
     )
 
 
-def step_link(cell: CfCCell | WiredCfCCell | LTCCell, x: Tensor, states: Tensor) -> Link | None:
+def step_call(
+    cell: CfCCell | WiredCfCCell | LTCCell, x: Tensor, states: Tensor
+) -> KernelCall | None:
     """One step of a cell, x (B, I) to states (B, N), as a link of a chain of the CPU's kernels, or
     None where they do not fit. Timespans are 1."""
     if isinstance(cell, LTCCell):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ncp_agents.checks import check_times
+from ncp_agents.layers.checks import check_times
 from ncp_agents.torch.autograd import is_followed
 from ncp_agents.torch.frozen import frozen, prepared
 from ncp_agents.torch.memory_cell import MemoryCell

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncp_agents.checks import Init, Mode, check_outputs, check_step
+from ncp_agents.layers.checks import Init, Mode, check_outputs, check_step
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ncp_agents.names import look_up
+from ncp_agents import registry
 from ncp_agents.wirings.base import Wiring
 from ncp_agents.wirings.dense import FullyConnected, Random
 from ncp_agents.wirings.ncp import NCP, AutoNCP
@@ -26,7 +26,7 @@ KINDS: dict[str, type[Wiring]] = {
 def wiring_to_config(wiring: Wiring) -> dict[str, Any]:
     """The wiring as plain data for JSON or TOML: {"kind": "AutoNCP", "units": 28, ...}."""
     kind = type(wiring).__name__
-    if look_up("wiring", kind, KINDS) is not type(wiring):
+    if registry.get("wiring", kind, KINDS) is not type(wiring):
         raise ValueError(f"{type(wiring)!r} shares its name with another wiring; rename it")
     return {"kind": kind, **wiring.get_config()}
 
@@ -36,4 +36,4 @@ def wiring_from_config(config: Mapping[str, Any]) -> Wiring:
     arguments = dict(config)
     if "kind" not in arguments:
         raise ValueError(f"a wiring's config needs 'kind', one of {', '.join(KINDS)}")
-    return look_up("wiring", arguments.pop("kind"), KINDS).from_config(arguments)
+    return registry.get("wiring", arguments.pop("kind"), KINDS).from_config(arguments)

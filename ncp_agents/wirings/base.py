@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ncp_agents.checks import whole_number
-from ncp_agents.names import look_up
+from ncp_agents import registry
+from ncp_agents.validation import check_integer
 
 if TYPE_CHECKING:
     import networkx
@@ -26,7 +26,7 @@ def number_of_neurons(units: Any) -> int:
             f"units is {kind.__module__}.{kind.__name__}, expected a whole number or a wiring of "
             "ncp_agents.wirings"
         )
-    return whole_number("units", units, 1)
+    return check_integer("units", units, 1)
 
 
 def check_wiring(wiring: Any) -> None:
@@ -55,7 +55,7 @@ def seed_or_new(name: str, seed: Any, high: int | None = None) -> int:
     """`seed` as a plain int; for None a fresh one, so that a config can repeat it."""
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    return whole_number(name, seed, 0, high)
+    return check_integer(name, seed, 0, high)
 
 
 class Wiring:
@@ -76,7 +76,7 @@ class Wiring:
     """
 
     def __init__(self, units: int):
-        self.units = whole_number("units", units, 1)
+        self.units = check_integer("units", units, 1)
         self.adjacency_matrix = np.zeros((self.units, self.units), dtype=np.int32)
         self.sensory_adjacency_matrix: np.ndarray | None = None
         self.input_dim: int | None = None
@@ -88,7 +88,7 @@ class Wiring:
 
     def get_neurons_of_layer(self, layer_id: int) -> list[int]:
         """Neuron ids of one layer; 0 is the layer that the inputs feed."""
-        whole_number("layer_id", layer_id, 0, self.num_layers - 1)
+        check_integer("layer_id", layer_id, 0, self.num_layers - 1)
         return list(range(self.units))
 
     @property
@@ -113,7 +113,7 @@ class Wiring:
 
     def set_input_dim(self, input_dim: int) -> None:
         """The same as `build`."""
-        input_dim = whole_number("input_dim", input_dim, 1)
+        input_dim = check_integer("input_dim", input_dim, 1)
         if self.input_dim is None:
             self.input_dim = input_dim
             self.sensory_adjacency_matrix = np.zeros((input_dim, self.units), dtype=np.int32)
@@ -128,7 +128,7 @@ class Wiring:
         """Draws the synapses that need to know I; runs once."""
 
     def set_output_dim(self, output_dim: int) -> None:
-        self.output_dim = whole_number("output_dim", output_dim, 1, self.units)
+        self.output_dim = check_integer("output_dim", output_dim, 1, self.units)
 
     def erev_initializer(self, shape: Any = None, dtype: Any = None) -> np.ndarray:
         """A copy of the (N, N) polarities; Keras passes shape and dtype, both are ignored."""
@@ -140,15 +140,15 @@ class Wiring:
 
     def add_synapse(self, src: int, dest: int, polarity: int) -> None:
         """Connects neuron src to neuron dest; polarity is +1 (excitatory) or -1 (inhibitory)."""
-        src = whole_number("src", src, 0, self.units - 1)
-        dest = whole_number("dest", dest, 0, self.units - 1)
+        src = check_integer("src", src, 0, self.units - 1)
+        dest = check_integer("dest", dest, 0, self.units - 1)
         self.adjacency_matrix[src, dest] = _sign(polarity)
 
     def add_sensory_synapse(self, src: int, dest: int, polarity: int) -> None:
         """Connects input src to neuron dest; the wiring must be built."""
         matrix = self._known_sensory_matrix()
-        src = whole_number("src", src, 0, len(matrix) - 1)
-        dest = whole_number("dest", dest, 0, self.units - 1)
+        src = check_integer("src", src, 0, len(matrix) - 1)
+        dest = check_integer("dest", dest, 0, self.units - 1)
         matrix[src, dest] = _sign(polarity)
 
     @property
@@ -211,7 +211,7 @@ class Wiring:
         if "output_dim" not in parameters:
             state_keys += ("output_dim",)
         for key in config:
-            look_up(f"{cls.__name__} key", key, [*parameters, *state_keys])
+            registry.get(f"{cls.__name__} key", key, [*parameters, *state_keys])
         missing = [
             name
             for name, parameter in parameters.items()

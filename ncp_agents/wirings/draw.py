@@ -37,7 +37,7 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
 
     Synapses between layers are straight, those within a layer are arcs, thicker towards their
     target. Nothing is drawn twice: a command neuron that excites itself has a loop. A wiring of
-    more than `MOST_SYNAPSES` is drawn in blocks instead, a box for each layer, and says so.
+    more than `MAX_SYNAPSES` is drawn in blocks instead, a box for each layer, and says so.
 
     Args:
         axes: to draw on, as wide as they are; None makes a figure.
@@ -53,11 +53,11 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
     matrices = (wiring.sensory_erev_initializer(), wiring.erev_initializer())
     count = sum(int(np.count_nonzero(matrix)) for matrix in matrices)
     if axes is None:
-        height = float(np.clip(0.16 * max(columns), 4, 12)) if count <= MOST_SYNAPSES else 3.0
+        height = float(np.clip(0.16 * max(columns), 4, 12)) if count <= MAX_SYNAPSES else 3.0
         figure = Figure(figsize=(2.2 * len(columns) + 1, height), dpi=120, layout="constrained")
         axes = figure.add_subplot()
 
-    if count > MOST_SYNAPSES:
+    if count > MAX_SYNAPSES:
         _blocks(axes, wiring, columns, count)
         return axes
     opacity = float(np.clip(6 / max(count, 1) ** 0.5, 0.15, 0.8))
@@ -82,7 +82,7 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
 
 
 POINTS = 12  # of each synapse's line
-MOST_SYNAPSES = 8_000  # to be drawn one by one: beyond, a picture shows nothing but ink
+MAX_SYNAPSES = 8_000  # to be drawn one by one: beyond, a picture shows nothing but ink
 
 
 def _lines(axes: Axes, lines: list[np.ndarray], **style: Any) -> None:
@@ -91,9 +91,9 @@ def _lines(axes: Axes, lines: list[np.ndarray], **style: Any) -> None:
 
     if not lines:
         return
-    pieces = np.concatenate([np.stack([line[:-1], line[1:]], 1) for line in lines])
+    chunks = np.concatenate([np.stack([line[:-1], line[1:]], 1) for line in lines])
     widths = np.tile(np.linspace(0.3, 1.3, POINTS - 1), len(lines))
-    axes.add_collection(LineCollection(list(pieces), linewidths=list(widths), **style))
+    axes.add_collection(LineCollection(list(chunks), linewidths=list(widths), **style))
 
 
 def _legend(axes: Axes, neurons: Mapping[str, int], matrices: Iterable[np.ndarray]) -> None:

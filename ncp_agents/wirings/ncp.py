@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ncp_agents.checks import whole_number
+from ncp_agents.validation import check_integer
 from ncp_agents.wirings.base import SeededWiring, seed_or_new, sparsity
 
 POLARITIES = (-1, 1)  # as many synapses excite as inhibit
@@ -48,9 +48,9 @@ class NCP(SeededWiring):
         motor_fanin: int,
         seed: int | None = 22222,
     ):
-        inter = whole_number("inter_neurons", inter_neurons, 1)
-        command = whole_number("command_neurons", command_neurons, 1)
-        motor = whole_number("motor_neurons", motor_neurons, 1)
+        inter = check_integer("inter_neurons", inter_neurons, 1)
+        command = check_integer("command_neurons", command_neurons, 1)
+        motor = check_integer("motor_neurons", motor_neurons, 1)
         super().__init__(inter + command + motor)
         self.set_output_dim(motor)
         self._motor_neurons = list(range(motor))
@@ -60,7 +60,7 @@ class NCP(SeededWiring):
         self._sensory_fanout = _fan("sensory_fanout", sensory_fanout, "inter", inter)
         self._inter_fanout = _fan("inter_fanout", inter_fanout, "command", command)
         self._motor_fanin = _fan("motor_fanin", motor_fanin, "command", command)
-        self._recurrent_command_synapses = whole_number(
+        self._recurrent_command_synapses = check_integer(
             "recurrent_command_synapses", recurrent_command_synapses, 0
         )
         self._seed = seed_or_new("seed", seed, MAX_SEED)
@@ -70,7 +70,7 @@ class NCP(SeededWiring):
         return 3
 
     def get_neurons_of_layer(self, layer_id: int) -> list[int]:
-        layer_id = whole_number("layer_id", layer_id, 0, 2)
+        layer_id = check_integer("layer_id", layer_id, 0, 2)
         return list((self._inter_neurons, self._command_neurons, self._motor_neurons)[layer_id])
 
     def get_type_of_neuron(self, neuron_id: int) -> str:
@@ -128,8 +128,8 @@ class AutoNCP(NCP):
         sparsity_level: float = 0.5,
         seed: int | None = 22222,
     ):
-        units = whole_number("units", units, 1)
-        output_size = whole_number("output_size", output_size, 1)
+        units = check_integer("units", units, 1)
+        output_size = check_integer("output_size", output_size, 1)
         if output_size >= units - 2:
             raise ValueError(
                 f"output_size is {output_size} and units is {units}, expected output_size below "
@@ -160,7 +160,7 @@ class AutoNCP(NCP):
 
 
 def _fan(name: str, value: Any, layer: str, size: int) -> int:
-    fan = whole_number(name, value, 0)
+    fan = check_integer(name, value, 0)
     if fan > size:
         raise ValueError(f"{name} is {fan}, but there are only {size} {layer} neurons")
     return fan

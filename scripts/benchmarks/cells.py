@@ -53,8 +53,8 @@ from rich.table import Table
 from torch import nn
 from tqdm import tqdm
 
-from ncp_agents.files import replacing
-from ncp_agents.names import look_up
+from ncp_agents import registry
+from ncp_agents.files import atomic_write
 from ncp_agents.torch import LTC, CfC, kernels
 from ncp_agents.wirings import AutoNCP
 
@@ -74,7 +74,7 @@ PEERS: dict[str, Callable[[int], nn.Module]] = {
     "nn.LSTM": lambda n: nn.LSTM(INPUTS, n, batch_first=True),
     "nn.GRU": lambda n: nn.GRU(INPUTS, n, batch_first=True),
 }
-MOST_BYTES = 12e9  # ncps's LTC keeps every synapse of every unfold of every step
+MAX_BYTES = 12e9  # ncps's LTC keeps every synapse of every unfold of every step
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def too_large(name: str, batch: int, neurons: int) -> bool:
     """Whether ncps would need more memory than there may be."""
     per_unfold = 4 * batch * neurons**2 * 4  # bytes of four arrays of float32
     sensory = 4 * batch * INPUTS * neurons * 4
-    return name == "ltc" and STEPS * (6 * per_unfold + sensory) > MOST_BYTES
+    return name == "ltc" and STEPS * (6 * per_unfold + sensory) > MAX_BYTES
 
 
 def timed(contenders: dict[str, dict[str, Callable[[], Any]]], turns: int) -> dict[str, dict]:
@@ -180,7 +180,7 @@ def compare(options: Options, batch: int, neurons: int, speed: tuple[float, floa
     torch.manual_seed(0)
     layers: dict[str, nn.Module] = {name: make(neurons) for name, make in PEERS.items()}
     for name in options.only:
-        ours, theirs = look_up("layer", name, LAYERS)
+        ours, theirs = registry.get("layer", name, LAYERS)
         layers[name] = ours(neurons)
         if not too_large(name, batch, neurons):
             layers[f"ncps {name}"] = theirs(neurons)
@@ -193,7 +193,7 @@ def compare(options: Options, batch: int, neurons: int, speed: tuple[float, floa
     )  # fmt: skip
     for name in [*options.only, *(f"ncps {name}" for name in options.only), *PEERS]:
         if name not in times:
-            table.add_row(name, *[""] * 8, f"> {MOST_BYTES / 1e6:,.0f}")
+            table.add_row(name, *[""] * 8, f"> {MAX_BYTES / 1e6:,.0f}")
             continue
         mine, theirs = times[name], times.get(f"ncps {name}")
         ratio = {kind: f"{theirs[kind] / mine[kind]:.1f}" if theirs else "" for kind in mine}
@@ -256,7 +256,7 @@ def growth(picture: Path, turns: int) -> None:
         axes.set_ylim(0)
         axes.grid(alpha=0.3)
         axes.legend()
-    with replacing(picture) as temporary:
+    with atomic_write(picture) as temporary:
         figure.savefig(temporary, format="png")
     print(f"picture: {picture}")
 

@@ -12,10 +12,10 @@ Nothing waits for the disk: what was just written is in memory still.
 - batches: what a DataLoader in the same process gives, 32 shuffled windows of 32 steps as float32.
   In the first epoch every game is decoded; later ones find it in memory, where ncps reads again.
   Minari has no windows: its games go through our dataset.
-- pieces: what cloning learns from, uint8, games decoded as their turn comes.
+- chunks: what cloning learns from, uint8, games decoded as their turn comes.
 
-Last, four epochs of cloning by the recipe: the share of an epoch, from its first piece asked for to
-its last one learnt from, in which it waits for the next piece.
+Last, four epochs of cloning by the recipe: the share of an epoch, from its first chunk asked for to
+its last one learnt from, in which it waits for the next chunk.
 
 What was learnt, on 2 cores:
 
@@ -45,18 +45,18 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from ncp_agents import cloning
+from ncp_agents.agents.recipe import Recipe, read_recipe
+from ncp_agents.agents.zoo import find
 from ncp_agents.datasets import AtariCloningDataset
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.cache import Cache
+from ncp_agents.datasets.demonstrations import Demonstrations
 from ncp_agents.datasets.episode_file import Episode
-from ncp_agents.datasets.episodes import Demos
 from ncp_agents.datasets.minari import to_minari
-from ncp_agents.datasets.sequences import Games, Piece, pieces
+from ncp_agents.datasets.sequences import Chunk, Games, chunks
 from ncp_agents.datasets.upstream import LAYOUT
-from ncp_agents.recipe import Recipe, read_recipe
-from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import find
+from ncp_agents.imitation import cloning
+from ncp_agents.training.run_folder import RunFolder
 
 LENGTH, BATCH = 32, 32  # T of a window, B of a batch
 EPOCHS = 4  # of cloning
@@ -77,7 +77,7 @@ class Options:
 class MinariGames:
     """Minari's episodes in the place of a dataset's own demos."""
 
-    def __init__(self, demos: Demos, dataset: Any) -> None:
+    def __init__(self, demos: Demonstrations, dataset: Any) -> None:
         self.entries, self.dataset = demos.entries, dataset
 
     def read(self, index: int) -> Episode:
@@ -86,7 +86,7 @@ class MinariGames:
         return Episode(theirs.observations[:-1], theirs.actions, theirs.rewards, *ends)
 
 
-def write_ncps(demos: Demos, root: Path, save: Callable[..., None]) -> Path:
+def write_ncps(demos: Demonstrations, root: Path, save: Callable[..., None]) -> Path:
     """The windows of all games in ncps's layout."""
     folder = root / LAYOUT / demos.provenance.game
     folder.mkdir(parents=True)
@@ -121,7 +121,7 @@ def timed(works: dict[str, Callable[[], int]], turns: int) -> dict[str, float]:
     return {name: median(values) for name, values in rates.items()}
 
 
-def compare(demos: Demos, root: Path, turns: int) -> Table:
+def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
     environ["MINARI_DATASETS_PATH"] = str(root / "minari")
     theirs = to_minari(demos, "benchmark-v0")
     layouts = {
@@ -183,49 +183,49 @@ def compare(demos: Demos, root: Path, turns: int) -> Table:
     return table
 
 
-def pieces_alone(demos: Demos, recipe: Recipe, turns: int) -> float:
-    """Steps/s of an epoch's pieces when nothing is learnt from them."""
+def pieces_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
+    """Steps/s of an epoch's chunks when nothing is learnt from them."""
     options = recipe.cloning
     games = [Games(demos, range(len(demos.entries)))]
 
     def epoch() -> int:
         random = np.random.default_rng(0)
-        epoch = pieces(games, options.sequences, options.sequence_length, recipe.ppo.gamma, random)
-        return sum(int(piece.counts.sum()) for piece in epoch)
+        epoch = chunks(games, options.sequences, options.sequence_length, recipe.ppo.gamma, random)
+        return sum(int(chunk.counts.sum()) for chunk in epoch)
 
     return timed({OURS: epoch}, turns)[OURS]
 
 
 @contextmanager
 def watched() -> Iterator[list[tuple[float, float]]]:
-    """The seconds that each of cloning's passes through its pieces takes, and those it waits."""
-    passes, source = [], cloning.pieces
+    """The seconds that each of cloning's passes through its chunks takes, and those it waits."""
+    passes, source = [], cloning.chunks
 
-    def watch(*args: Any) -> Iterator[Piece]:
+    def watch(*args: Any) -> Iterator[Chunk]:
         begin, waiting, following = time.perf_counter(), 0.0, source(*args)
         while True:
             asked = time.perf_counter()
-            piece = next(following, None)
+            chunk = next(following, None)
             waiting += time.perf_counter() - asked
-            if piece is None:
+            if chunk is None:
                 break
-            yield piece
+            yield chunk
         passes.append((time.perf_counter() - begin, waiting))
 
-    cloning.pieces = watch  # type: ignore[assignment]
+    cloning.chunks = watch  # type: ignore[assignment]
     try:
         yield passes
     finally:
-        cloning.pieces = source
+        cloning.chunks = source
 
 
-def clone(demos: Demos, recipe: Recipe, root: Path) -> Table:
-    """What cloning waits for its pieces."""
+def clone(demos: Demonstrations, recipe: Recipe, root: Path) -> Table:
+    """What cloning waits for its chunks."""
     options = replace(recipe.cloning, epochs=EPOCHS, eval_every=0)
     run = RunFolder.create(root / "run", replace(recipe, cloning=options))
     with watched() as passes:
         cloning.clone(run, [demos], progress=False)
-    table = Table("cloning", "s an epoch", "steps/s", "waiting for pieces")
+    table = Table("cloning", "s an epoch", "steps/s", "waiting for chunks")
     each = len(passes) // EPOCHS  # learning and validation
     for name, some in (("first epoch", passes[:each]), ("later", passes[each:])):
         total, waiting = (sum(seconds) for seconds in zip(*some, strict=True))
@@ -237,13 +237,13 @@ def clone(demos: Demos, recipe: Recipe, root: Path) -> Table:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    demos, recipe = Demos(options.demos), read_recipe(find(options.recipe) / "recipe.toml")
+    demos, recipe = Demonstrations(options.demos), read_recipe(find(options.recipe) / "recipe.toml")
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         console.print(compare(demos, root, options.turns))
         rate = pieces_alone(demos, recipe, options.turns)
-        console.print(f"pieces, nothing learnt from them: {rate:,.0f} steps/s")
+        console.print(f"chunks, nothing learnt from them: {rate:,.0f} steps/s")
         console.print(clone(demos, recipe, root))
 
 

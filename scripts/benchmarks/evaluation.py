@@ -38,12 +38,13 @@ from rich.progress import track
 from rich.table import Table
 from throughput import environment_speed
 
-from ncp_agents.datasets.episodes import Demos
+from ncp_agents.agents.saved_policy import SavedPolicy, load
+from ncp_agents.agents.zoo import find
+from ncp_agents.datasets.demonstrations import Demonstrations
 from ncp_agents.envs.atari import AtariVecEnv
-from ncp_agents.evaluation import evaluate
-from ncp_agents.playing import Step
-from ncp_agents.recording import provenance, record
-from ncp_agents.saved_policy import SavedPolicy, find, load
+from ncp_agents.evaluation.evaluate import evaluate
+from ncp_agents.evaluation.rollout import Step
+from ncp_agents.imitation.recording import provenance, record
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def recording_speed(policy: SavedPolicy, options: Options, seed: int) -> float:
             yield step
 
     with TemporaryDirectory() as folder:
-        demos = Demos.create(Path(folder) / "demos", provenance(policy, "v4"))
+        demos = Demonstrations.create(Path(folder) / "demos", provenance(policy, "v4"))
         games = record(policy, demos, options.episodes, seed, options.num_envs, watch=counted)
         began = time.perf_counter()
         for _ in games:

@@ -35,16 +35,17 @@ from pong_from_nothing import settled, trained
 from rich.console import Console
 from rich.table import Table
 
+from ncp_agents import registry
+from ncp_agents.agents.recipe import Circuit, Recipe, read_recipe
+from ncp_agents.agents.saved_policy import build
+from ncp_agents.agents.zoo import find
 from ncp_agents.errors import UserError
-from ncp_agents.names import look_up
-from ncp_agents.recipe import Circuit, Recipe, read_recipe
-from ncp_agents.rendering.curve import draw_curves
-from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import build, find
-from ncp_agents.score_tables import number
-from ncp_agents.scores import interval_of_seeds
+from ncp_agents.evaluation.formatting import number
+from ncp_agents.evaluation.statistics import interval_of_seeds
+from ncp_agents.rendering.learning_curve import draw_curves
 from ncp_agents.torch.threads import use_threads
-from ncp_agents.training import default_run
+from ncp_agents.training.run_folder import RunFolder
+from ncp_agents.training.train import default_run
 
 KINDS = ("circuit", "mixed-memory", "lstm-neurons", "lstm-size", "feed-forward")
 
@@ -64,7 +65,7 @@ class Options:
 
 def kind(recipe: Recipe, name: str) -> Recipe:
     """The recipe with another circuit, under a name that says so."""
-    look_up("kind", name, KINDS)
+    registry.get("kind", name, KINDS)
     if name == "circuit":
         return recipe
     changed = replace(recipe, name=f"{recipe.name}-{name}")

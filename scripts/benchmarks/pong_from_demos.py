@@ -37,19 +37,20 @@ from pong_from_nothing import GOAL, reached, settled, trained
 from rich.console import Console
 from rich.table import Table
 
-from ncp_agents.cloning import clone
-from ncp_agents.dagger import dagger
-from ncp_agents.datasets.episodes import DATASET, Demos
+from ncp_agents.agents.recipe import Recipe
+from ncp_agents.agents.saved_policy import SavedPolicy, load
+from ncp_agents.agents.zoo import find
+from ncp_agents.datasets.demonstrations import DATASET, Demonstrations
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation import evaluate
-from ncp_agents.files import replacing
-from ncp_agents.recipe import Recipe
-from ncp_agents.recording import open_or_create, provenance, record_with_bar
-from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import SavedPolicy, find, load
-from ncp_agents.score_tables import number
-from ncp_agents.scores import SCORES, Scores, scores_of, write_scores
+from ncp_agents.evaluation.evaluate import evaluate
+from ncp_agents.evaluation.formatting import number
+from ncp_agents.evaluation.scores import SCORES, Scores, scores_of, write_scores
+from ncp_agents.files import atomic_write
+from ncp_agents.imitation.cloning import clone
+from ncp_agents.imitation.dagger import dagger
+from ncp_agents.imitation.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.torch.threads import use_threads
+from ncp_agents.training.run_folder import RunFolder
 
 MARGIN = 3.0  # points below the clone that PPO must never fall, in its first EARLY steps
 EARLY = 200_000
@@ -69,14 +70,16 @@ class Options:
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
-def recorded(teacher: SavedPolicy, folder: Path, games: int) -> Demos:
+def recorded(teacher: SavedPolicy, folder: Path, games: int) -> Demonstrations:
     there = (folder / DATASET).is_file()
     demos = open_or_create(folder, provenance(teacher, "v4", seed=0), resume=there)
     record_with_bar(teacher, demos, games, seed=0)
     return demos
 
 
-def cloned(recipe: Recipe, demos: Demos, path: Path, teacher: SavedPolicy | None) -> RunFolder:
+def cloned(
+    recipe: Recipe, demos: Demonstrations, path: Path, teacher: SavedPolicy | None
+) -> RunFolder:
     """A cloning that is done now, with DAgger if there is a teacher."""
     there = (path / "recipe.toml").is_file()
     run = RunFolder.open(path) if there else RunFolder.create(path, recipe)
@@ -189,7 +192,7 @@ def draw(
     axes.set_ylabel("mean return of the last 20 games")
     axes.grid(alpha=0.3)
     axes.legend()
-    with replacing(picture) as temporary:
+    with atomic_write(picture) as temporary:
         figure.savefig(temporary, format="png")
 
 

@@ -27,22 +27,22 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ncp_agents import registry
+from ncp_agents.agents.recipe import Circuit, Recipe, read_recipe
+from ncp_agents.agents.zoo import find
 from ncp_agents.errors import UserError
-from ncp_agents.names import look_up
-from ncp_agents.progress_csv import read_progress
-from ncp_agents.recipe import Circuit, Recipe, read_recipe
-from ncp_agents.rendering.curve import draw_curves
-from ncp_agents.run_folder import RunFolder
-from ncp_agents.saved_policy import find
+from ncp_agents.rendering.learning_curve import draw_curves
 from ncp_agents.torch.threads import use_threads
-from ncp_agents.training import default_run, train
+from ncp_agents.training.progress import read_progress
+from ncp_agents.training.run_folder import RunFolder
+from ncp_agents.training.train import default_run, train
 
 WINDOW = 20  # games in the mean return of training, as in the recipe
 GOAL = 18.0  # mean return of training; 21 is the most there is
 
 
 def variant(recipe: Recipe, name: str) -> Recipe:
-    circuit: Circuit = look_up(
+    circuit: Circuit = registry.get(
         "variant",
         name,
         {

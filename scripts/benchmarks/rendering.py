@@ -19,14 +19,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ncp_agents.agents.saved_policy import load
+from ncp_agents.agents.zoo import find
+from ncp_agents.cli.watching import record_trace
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
-from ncp_agents.playing import rules_for
-from ncp_agents.rendering.anatomy import anatomy
-from ncp_agents.rendering.brain import brain_frames
+from ncp_agents.evaluation.rollout import evaluation_protocol
+from ncp_agents.explain.circuit_graph import circuit_graph
+from ncp_agents.rendering.circuit_video import circuit_frames
 from ncp_agents.rendering.page import write_page
 from ncp_agents.rendering.video import write_video
-from ncp_agents.saved_policy import find, load
-from ncp_agents.watching import record_trace
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Options:
 def main() -> None:
     options = tyro.cli(Options)
     policy = load(find(options.policy))
-    rules = rules_for(policy, "v4")
+    rules = evaluation_protocol(policy, "v4")
     if options.steps is not None:
         rules = replace(rules, max_frames=options.steps * rules.frame_skip)
     began = time.perf_counter()
-    trace, body = record_trace(policy, protocol=rules), anatomy(policy)
+    trace, body = record_trace(policy, protocol=rules), circuit_graph(policy)
     table = Table("what", "seconds", "× real time", "MB")
     watched = len(trace) / STEPS_PER_SECOND
 
@@ -57,7 +58,7 @@ def main() -> None:
     row(f"played: {len(trace):,} steps, {watched:.0f} s to watch", began)
     with tempfile.TemporaryDirectory() as folder:
         writers: dict[str, Callable[[Path], object]] = {
-            form: lambda path: write_video(path, brain_frames(trace, body, policy.name), scale=1)
+            form: lambda path: write_video(path, circuit_frames(trace, body, policy.name), scale=1)
             for form in options.formats
         }
         writers["html"] = lambda path: write_page(path, trace, body, policy.name)

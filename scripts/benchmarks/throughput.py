@@ -57,13 +57,13 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch import nn
 from tqdm import tqdm
 
+from ncp_agents.agents.recipe import PPO, Environment, Policy, Recipe, read_recipe
+from ncp_agents.agents.saved_policy import build, observation_space
 from ncp_agents.envs.atari import AtariVecEnv
-from ncp_agents.recipe import PPO, Environment, Policy, Recipe, read_recipe
-from ncp_agents.saved_policy import build, observation_space
 from ncp_agents.sb3 import SequencePPO
 from ncp_agents.sb3.encoders import ENCODERS
 from ncp_agents.sb3.policies import CnnNcpPolicy
-from ncp_agents.training import make_model
+from ncp_agents.training.train import make_model
 
 RECIPE = Path(__file__).parents[2] / "policies" / "pong-cfc" / "recipe.toml"
 BATCH = 256  # frames, or 2 sequences of 128 steps: the minibatch of both sides

@@ -41,11 +41,11 @@ from pong_from_nothing import trained
 from rich.console import Console
 from rich.table import Table
 
+from ncp_agents import registry
+from ncp_agents.agents.recipe import Recipe, read_recipe
+from ncp_agents.agents.zoo import find
 from ncp_agents.errors import UserError
-from ncp_agents.names import look_up
-from ncp_agents.recipe import Recipe, read_recipe
-from ncp_agents.saved_policy import find
-from ncp_agents.score_tables import number
+from ncp_agents.evaluation.formatting import number
 from ncp_agents.torch.threads import use_threads
 
 CHANGES: dict[str, dict[str, dict[str, object]]] = {
@@ -83,7 +83,7 @@ class Options:
 
 def variant(recipe: Recipe, name: str) -> Recipe:
     """The recipe, changed, under a name that says so."""
-    changes = look_up("variant", name, CHANGES)
+    changes = registry.get("variant", name, CHANGES)
     sections = {key: replace(getattr(recipe, key), **own) for key, own in changes.items()}
     return replace(recipe, name=f"{recipe.name}-tuning-{name}", **sections)
 

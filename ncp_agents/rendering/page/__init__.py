@@ -14,13 +14,13 @@ import numpy as np
 
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.errors import UserError
+from ncp_agents.explain.activations import Trace
+from ncp_agents.explain.circuit_graph import CircuitGraph
+from ncp_agents.explain.frame_store import SEGMENT
 from ncp_agents.files import write_text
-from ncp_agents.rendering.anatomy import Anatomy
-from ncp_agents.rendering.screens import SEGMENT
-from ncp_agents.rendering.trace import Trace
 
 
-def write_page(path: Path, trace: Trace, anatomy: Anatomy, title: str) -> None:
+def write_page(path: Path, trace: Trace, circuit_graph: CircuitGraph, title: str) -> None:
     """Write the page; `path` is replaced once it is whole.
 
     The numbers in it are the trace's own, not rounded.
@@ -37,7 +37,9 @@ def write_page(path: Path, trace: Trace, anatomy: Anatomy, title: str) -> None:
     style = (here / "page.css").read_text(encoding="utf-8")
     script = (here / "page.js").read_text(encoding="utf-8")
     # "<" would end the element that holds the data.
-    data = json.dumps(_data(trace, anatomy, title), separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(_data(trace, circuit_graph, title), separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     for place, content in (
         (
             "<title>A game and the circuit that plays it</title>",
@@ -67,10 +69,10 @@ def check_page_path(path: Path) -> None:
         raise UserError(f"page {path} ends in {path.suffix!r}, expected .html")
 
 
-def _data(trace: Trace, anatomy: Anatomy, title: str) -> dict[str, Any]:
+def _data(trace: Trace, circuit_graph: CircuitGraph, title: str) -> dict[str, Any]:
     height, width = trace.screens.shape
     signals = trace.signals
-    most, strongest, mean = anatomy.scales(signals)
+    most, strongest, mean = circuit_graph.scales(signals)
     arrays = {
         "signals": signals,
         "values": trace.values,
@@ -81,33 +83,33 @@ def _data(trace: Trace, anatomy: Anatomy, title: str) -> dict[str, Any]:
         "most": most,
         "strongest": strongest,
         "mean": mean,
-        "drawn": anatomy.drawn.astype(np.uint8),
+        "drawn": circuit_graph.drawn.astype(np.uint8),
     }
-    for index, group in enumerate(anatomy.synapses):
+    for index, group in enumerate(circuit_graph.synapses):
         for name, values in vars(group).items():
             whole = np.issubdtype(values.dtype, np.integer)
             arrays[f"{name} {index}"] = values.astype(np.int32) if whole else values
-    places = anatomy.places()
+    places = circuit_graph.places()
     return {
         "title": title,
-        "about": anatomy.about,
+        "about": circuit_graph.about,
         "steps": len(trace),
         "fps": STEPS_PER_SECOND,
         "width": width,
         "height": height,
-        "inputs": anatomy.inputs,
-        "names": anatomy.names,
+        "inputs": circuit_graph.inputs,
+        "names": circuit_graph.names,
         "places": places.round(5).tolist(),
         "columns": [
             {
                 "kind": column.kind,
                 "nodes": column.nodes.tolist(),
-                "cells": anatomy.is_block(column),
+                "cells": circuit_graph.is_block(column),
             }
-            for column in anatomy.columns
+            for column in circuit_graph.columns
         ],
-        "in_blocks": anatomy.in_blocks,
-        "synapses": [{"kind": g.kind, "fields": [*vars(g)]} for g in anatomy.synapses],
+        "in_blocks": circuit_graph.in_blocks,
+        "synapses": [{"kind": g.kind, "fields": [*vars(g)]} for g in circuit_graph.synapses],
         "segment": SEGMENT,
         "screens": [base64.b64encode(segment).decode() for segment in trace.screens.segments],
         "arrays": {

@@ -15,7 +15,7 @@
 
 #include "simd.h"
 
-enum { MOST_LAYERS = 16 };
+enum { MAX_LAYERS = 16 };
 
 /* `groups` times n outputs (heads of n neurons, or one group of U) of `skip` inputs x and as many
    sources. */
@@ -33,7 +33,7 @@ typedef struct {
     int32_t layers;       /* of neurons: 1 with a backbone */
     int32_t depth;        /* layers of the backbone, 0 for none */
     int32_t relu;         /* what the backbone's layers apply: relu, or else sigmoid */
-    Linear linears[MOST_LAYERS];
+    Linear linears[MAX_LAYERS];
     const float *packed;     /* what cfc_pack made of the linear maps */
     const float *x;          /* (T, B, I), or null where there is drive */
     const float *drive;      /* (T, B, groups wide) of the first map: its weights times x */
@@ -45,11 +45,11 @@ typedef struct {
     float *activity;         /* (T, B, wide heads): layer after layer, in each head after head */
     float *sources;          /* (T, B, ·): what the maps read, map after map; of the first N with a
                                 backbone */
-    float *backbone[MOST_LAYERS];  /* (T, B, U) of each of its layers after phi */
+    float *backbone[MAX_LAYERS];  /* (T, B, U) of each of its layers after phi */
     /* Backward only. */
     const float *dstates;          /* (T, B, N) */
     float *dheads;                 /* (T, B, D N): as activity, but dense */
-    float *dbackbone[MOST_LAYERS]; /* (T, B, U) before phi */
+    float *dbackbone[MAX_LAYERS]; /* (T, B, U) before phi */
     float *dstart;                 /* (B, N) */
     float *dtimespans;             /* (T, B) or null, dense */
 } Cfc;
@@ -62,7 +62,7 @@ static int columns(const Linear *map) { return map->groups * padded(map->n); }
    (sources, columns) and its bias (columns), and of the first those towards x (I, columns); for the
    backward the weights (groups n, padded sources). */
 typedef struct {
-    const float *weight[MOST_LAYERS], *bias[MOST_LAYERS], *first;
+    const float *weight[MAX_LAYERS], *bias[MAX_LAYERS], *first;
     size_t size;
 } Packing;
 
@@ -224,12 +224,12 @@ EXPORT int cfc_forward(const void *call, int begin, int end, int part) {
     if (c->depth) read = N;
     for (int i = 0; i < maps(c); i++) widest = most(widest, columns(&c->linears[i]));
 
-    float *h = floats(MOST_ROWS * N), *z = floats(MOST_ROWS * widest);
-    float *a = floats(MOST_ROWS * widest), *s = floats(widest);
+    float *h = floats(MAX_ROWS * N), *z = floats(MAX_ROWS * widest);
+    float *a = floats(MAX_ROWS * widest), *s = floats(widest);
     const int short_of_memory = !h || !z || !a || !s;
 
-    for (int row = begin; row < end && !short_of_memory; row += MOST_ROWS) {
-        const int rows = end - row < MOST_ROWS ? end - row : MOST_ROWS;
+    for (int row = begin; row < end && !short_of_memory; row += MAX_ROWS) {
+        const int rows = end - row < MAX_ROWS ? end - row : MAX_ROWS;
         memcpy(h, c->start + (size_t)row * N, sizeof(float) * rows * N);
         for (int t = 0; t < c->steps; t++) {
             /* Of the first of these rows at this step, in the arrays with strides. */
@@ -299,13 +299,13 @@ EXPORT int cfc_backward(const void *call, int begin, int end, int part) {
     for (int i = 0; i < maps(c); i++) widest = most(widest, padded(c->linears[i].sources));
     const int all_outputs = c->heads * N;
     /* Gradients: of the states, now and one step before, and of what a map reads. */
-    float *now = floats(MOST_ROWS * N), *before = floats(MOST_ROWS * N);
-    float *da = floats(MOST_ROWS * widest);
+    float *now = floats(MAX_ROWS * N), *before = floats(MAX_ROWS * N);
+    float *da = floats(MAX_ROWS * widest);
     const int short_of_memory = !now || !before || !da;
 
-    for (int row = begin; row < end && !short_of_memory; row += MOST_ROWS) {
-        const int rows = end - row < MOST_ROWS ? end - row : MOST_ROWS;
-        memset(before, 0, sizeof(float) * MOST_ROWS * N);
+    for (int row = begin; row < end && !short_of_memory; row += MAX_ROWS) {
+        const int rows = end - row < MAX_ROWS ? end - row : MAX_ROWS;
+        memset(before, 0, sizeof(float) * MAX_ROWS * N);
         for (int t = c->steps - 1; t >= 0; t--) {
             const size_t here = (size_t)t * c->time_stride + (size_t)row * c->row_stride;
             const size_t dense = (size_t)t * c->rows + row;
@@ -314,7 +314,7 @@ EXPORT int cfc_backward(const void *call, int begin, int end, int part) {
                 for (int j = 0; j < N; j++) now[r * N + j] = from[j] + before[r * N + j];
                 if (c->dtimespans) c->dtimespans[dense + r] = 0.0f;
             }
-            memset(before, 0, sizeof(float) * MOST_ROWS * N);
+            memset(before, 0, sizeof(float) * MAX_ROWS * N);
             int first = N, first_active = active;
             for (int l = c->layers - 1; l >= 0; l--) {
                 const Linear *map = &c->linears[c->depth + l];

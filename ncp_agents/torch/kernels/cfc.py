@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ncp_agents.torch import kernels
 from ncp_agents.torch.autograd import written_by_hand
-from ncp_agents.torch.fused import FusedWeights, layers
+from ncp_agents.torch.fused_weights import FusedWeights, layers
 from ncp_agents.torch.kernels.arrays import flat, in_order_of, new_like
 
 

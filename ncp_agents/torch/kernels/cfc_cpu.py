@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncp_agents.torch.fused import FusedWeights
+from ncp_agents.torch.fused_weights import FusedWeights
 from ncp_agents.torch.kernels.arrays import batch_first, flat, ordered
 from ncp_agents.torch.kernels.cfc import Gradients, Inputs, Kept, Plan
-from ncp_agents.torch.kernels.chain import Link
-from ncp_agents.torch.kernels.compiled import address, by_rows, library, padded
+from ncp_agents.torch.kernels.library import address, library, padded, parallel_rows
+from ncp_agents.torch.kernels.pipeline import KernelCall
 
 __all__ = ["backward", "fits", "forward", "forward_and_keep", "link", "ordered"]
 
-MOST_LAYERS = 16
+MAX_LAYERS = 16
 
 
 class _Linear(ctypes.Structure):
@@ -47,7 +47,7 @@ class _Cfc(ctypes.Structure):
         ("layers", c_int32),
         ("depth", c_int32),
         ("relu", c_int32),
-        ("linears", _Linear * MOST_LAYERS),
+        ("linears", _Linear * MAX_LAYERS),
         ("packed", c_void_p),
         ("x", c_void_p),
         ("drive", c_void_p),
@@ -57,10 +57,10 @@ class _Cfc(ctypes.Structure):
         ("states", c_void_p),
         ("activity", c_void_p),
         ("sources", c_void_p),
-        ("backbone", c_void_p * MOST_LAYERS),
+        ("backbone", c_void_p * MAX_LAYERS),
         ("dstates", c_void_p),
         ("dheads", c_void_p),
-        ("dbackbone", c_void_p * MOST_LAYERS),
+        ("dbackbone", c_void_p * MAX_LAYERS),
         ("dstart", c_void_p),
         ("dtimespans", c_void_p),
     )
@@ -69,7 +69,7 @@ class _Cfc(ctypes.Structure):
 def fits(weights: FusedWeights) -> bool:
     return (
         weights.activation.phi in (torch.sigmoid, torch.relu)
-        and len(weights.linears) <= MOST_LAYERS
+        and len(weights.linears) <= MAX_LAYERS
         and library() is not None
     )
 
@@ -82,11 +82,11 @@ def forward(plan: Plan, inputs: Inputs, packed: dict[str, Any]) -> Tensor:
     return states
 
 
-def link(weights: FusedWeights, x: Tensor, states: Tensor) -> Link:
+def link(weights: FusedWeights, x: Tensor, states: Tensor) -> KernelCall:
     """One step of x (B, I) to states (B, N); who runs it sets `start` and `resets`."""
     inputs = Inputs(x[None], states, None, None, weights.linears)
     call = _ready(Plan.of(weights, heads=3), inputs, weights.packed, states[None], None)
-    return Link("cfc_forward", call, (weights, x, states))
+    return KernelCall("cfc_forward", call, (weights, x, states))
 
 
 def _ready(
@@ -196,4 +196,4 @@ def _pack(call: _Cfc, inputs: Inputs, backward: bool) -> Tensor:
 
 def _run(name: str, call: _Cfc, inputs: Inputs) -> None:
     weights = sum(weight.numel() for weight, _ in inputs.linears)
-    by_rows(name, call, call.rows, operations=float(call.steps) * call.rows * weights)
+    parallel_rows(name, call, call.rows, operations=float(call.steps) * call.rows * weights)

@@ -18,7 +18,7 @@
 
 #include "simd.h"
 
-enum { MOST_MAPS = 4 };
+enum { MAX_MAPS = 4 };
 
 typedef struct {
     const float *weight; /* (F, channels, kernel, kernel) */
@@ -29,7 +29,7 @@ typedef struct {
 typedef struct {
     int32_t channels, height, width, maps;
     float epsilon;           /* added to the variance, of pixels in 0 ... 1 */
-    Convolution convolutions[MOST_MAPS];
+    Convolution convolutions[MAX_MAPS];
     const uint8_t *bytes;    /* (B, C, H, W) in 0 ... 255, or null where there are pixels */
     const float *pixels;     /* (B, C, H, W) in 0 ... 1 */
     float *out;              /* (B, F, rows, columns) of the last map */
@@ -87,14 +87,14 @@ static float *take(float *room, size_t *used, size_t count) {
 INLINE void gathered_tile(const int rows, const int columns, const float *in, const int *from,
                           int pieces, int pitch, int length, const float *weights, int width,
                           const float *bias, float *out, const int *to) {
-    vec sum[MOST_ROWS][MOST_COLUMNS];
+    vec sum[MAX_ROWS][MAX_COLUMNS];
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) sum[r][c] = bias ? load(bias + c * V) : all(0.0f);
     for (int piece = 0; piece < pieces; piece++) {
-        const float *read[MOST_ROWS];
+        const float *read[MAX_ROWS];
         for (int r = 0; r < rows; r++) read[r] = in + from[r] + piece * pitch;
         for (int k = 0; k < length; k++, weights += width) {
-            vec weight[MOST_COLUMNS];
+            vec weight[MAX_COLUMNS];
             for (int c = 0; c < columns; c++) weight[c] = load(weights + c * V);
             for (int r = 0; r < rows; r++)
                 for (int c = 0; c < columns; c++) sum[r][c] += read[r][k] * weight[c];
@@ -111,12 +111,12 @@ INLINE void gathered_tile(const int rows, const int columns, const float *in, co
 INLINE void outer_tile(const int rows, const int columns, int positions, const float *in,
                        const int *from, const float *dmap, const int *at, float *dweights,
                        int width) {
-    vec sum[MOST_ROWS][MOST_COLUMNS];
+    vec sum[MAX_ROWS][MAX_COLUMNS];
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) sum[r][c] = load(dweights + r * width + c * V);
     for (int p = 0; p < positions; p++) {
         const float *read = in + from[p];
-        vec given[MOST_COLUMNS];
+        vec given[MAX_COLUMNS];
         for (int c = 0; c < columns; c++) given[c] = load(dmap + at[p] + c * V);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c++) sum[r][c] += read[r] * given[c];
@@ -126,13 +126,13 @@ INLINE void outer_tile(const int rows, const int columns, int positions, const f
 }
 
 /* `TILE(rows, columns)` with constants: for all `width` columns from `c` on, two vectors at a time,
-   and for `rows` up to MOST_ROWS. */
+   and for `rows` up to MAX_ROWS. */
 #define EACH_COLUMN(rows)                                      \
     case rows:                                                 \
         for (; c + 2 * V <= width; c += 2 * V) TILE(rows, 2);  \
         for (; c < width; c += V) TILE(rows, 1);               \
         break;
-#if MOST_ROWS == 8
+#if MAX_ROWS == 8
 #define EACH_TILE                                                                  \
     EACH_COLUMN(1) EACH_COLUMN(2) EACH_COLUMN(3) EACH_COLUMN(4) EACH_COLUMN(5)     \
     EACH_COLUMN(6) EACH_COLUMN(7) EACH_COLUMN(8)
@@ -146,9 +146,9 @@ static void gathered(int positions, const float *in, const int *from, int pieces
 #define TILE(rows, columns)                                                                   \
     gathered_tile(rows, columns, in, from + p, pieces, pitch, length, weights + c, width,     \
                   bias ? bias + c : NULL, out + c, to + p)
-    for (int p = 0; p < positions; p += MOST_ROWS) {
+    for (int p = 0; p < positions; p += MAX_ROWS) {
         int c = 0;
-        switch (least(MOST_ROWS, positions - p)) { EACH_TILE }
+        switch (least(MAX_ROWS, positions - p)) { EACH_TILE }
     }
 #undef TILE
 }
@@ -158,9 +158,9 @@ static void outer(int length, int positions, const float *in, const int *from, c
 #define TILE(rows, columns)                                                                   \
     outer_tile(rows, columns, positions, in + k, from, dmap + c, at,                          \
                dweights + (size_t)k * width + c, width)
-    for (int k = 0; k < length; k += MOST_ROWS) {
+    for (int k = 0; k < length; k += MAX_ROWS) {
         int c = 0;
-        switch (least(MOST_ROWS, length - k)) { EACH_TILE }
+        switch (least(MAX_ROWS, length - k)) { EACH_TILE }
     }
 #undef TILE
 }
@@ -349,7 +349,7 @@ static void turn_back(const Layer *l, const Layer *before) {
 /* Frames [begin, end). Returns 0, or 1 where memory is short. */
 EXPORT int convolutions_forward(const void *argument, int begin, int end, int part) {
     const Call *call = argument;
-    Layer layers[MOST_MAPS];
+    Layer layers[MAX_MAPS];
     float *frame, *given, *room = prepared(call, layers, 0, part, &frame, &given);
     if (!room) return 1;
     const Layer *last = &layers[call->maps - 1];
@@ -368,7 +368,7 @@ EXPORT int convolutions_forward(const void *argument, int begin, int end, int pa
 /* Frames [begin, end). Returns 0, or 1 where memory is short. */
 EXPORT int convolutions_backward(const void *argument, int begin, int end, int part) {
     const Call *call = argument;
-    Layer layers[MOST_MAPS];
+    Layer layers[MAX_MAPS];
     float *frame, *given, *room = prepared(call, layers, 1, part, &frame, &given);
     if (!room) return 1;
     const Layer *last = &layers[call->maps - 1];

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ncp_agents.torch import kernels
 from ncp_agents.torch.autograd import is_followed, written_by_hand
 from ncp_agents.torch.frozen import prepared
-from ncp_agents.torch.kernels.chain import Link
-from ncp_agents.torch.kernels.compiled import address, by_rows, library, padded
+from ncp_agents.torch.kernels.library import address, library, padded, parallel_rows
+from ncp_agents.torch.kernels.pipeline import KernelCall
 
-MOST_MAPS = 4
+MAX_MAPS = 4
 EPSILON = 1e-5
 """Of `torch.nn.functional.layer_norm`."""
 
@@ -46,7 +46,7 @@ class _Call(ctypes.Structure):
         ("width", c_int32),
         ("maps", c_int32),
         ("epsilon", c_float),
-        ("convolutions", _Convolution * MOST_MAPS),
+        ("convolutions", _Convolution * MAX_MAPS),
         ("bytes", c_void_p),
         ("pixels", c_void_p),
         ("out", c_void_p),
@@ -68,7 +68,7 @@ def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
         and not frames.requires_grad
         and not torch.is_autocast_enabled("cpu")
         and frames.dim() == 4
-        and 0 < len(chain) <= MOST_MAPS
+        and 0 < len(chain) <= MAX_MAPS
         and frames.shape[1] == chain[0].in_channels
         and all(map(_is_plain, chain))
         and library() is not None
@@ -88,11 +88,11 @@ def run(frames: Tensor, cnn: nn.Sequential | nn.ModuleList) -> Tensor:
     return maps
 
 
-def link(frames: Tensor, cnn: nn.Sequential, out: Tensor) -> Link:
+def link(frames: Tensor, cnn: nn.Sequential, out: Tensor) -> KernelCall:
     """Of bytes like `frames`, to out (B, F H' W'); who runs it sets `bytes`."""
     plan = _plan(frames, _convolutions(cnn))
     plan.call.out = address(out)
-    return Link("convolutions_forward", plan.call, (plan.weights, out))
+    return KernelCall("convolutions_forward", plan.call, (plan.weights, out))
 
 
 def _is_plain(convolution: nn.Conv2d) -> bool:
@@ -149,7 +149,7 @@ def _forward(plan: Plan, frames: Tensor) -> Tensor:
     out = plan.weights[0].new_empty(plan.shape)
     call = _reading(plan, frames)
     call.out = address(out)
-    by_rows("convolutions_forward", call, len(frames), plan.operations)
+    parallel_rows("convolutions_forward", call, len(frames), plan.operations)
     return out
 
 
@@ -173,7 +173,7 @@ class Convolutions(torch.autograd.Function):
         dweights = out.new_zeros(torch.get_num_threads(), sum(sizes))
         call = _reading(ctx.plan, frames)
         call.out, call.dout, call.dweights = map(address, (out, dout, dweights))
-        by_rows("convolutions_backward", call, len(frames), 2 * ctx.plan.operations)
+        parallel_rows("convolutions_backward", call, len(frames), 2 * ctx.plan.operations)
         sums = dweights.sum(0).split(sizes)
         grads: list[Tensor] = []
         for shape, dweight, dbias, weight in zip(

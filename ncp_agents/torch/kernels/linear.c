@@ -17,10 +17,10 @@ EXPORT int linear_forward(const void *call, int begin, int end, int part) {
     (void)part;
     const Linear *l = call;
     const int wide = padded(l->outputs);
-    float *z = floats(MOST_ROWS * (size_t)wide);
+    float *z = floats(MAX_ROWS * (size_t)wide);
     if (!z) return 1;
-    for (int row = begin; row < end; row += MOST_ROWS) {
-        const int rows = end - row < MOST_ROWS ? end - row : MOST_ROWS;
+    for (int row = begin; row < end; row += MAX_ROWS) {
+        const int rows = end - row < MAX_ROWS ? end - row : MAX_ROWS;
         product(rows, wide, l->inputs, l->in + (size_t)row * l->inputs, l->inputs, l->weight,
                 l->bias, 0, z, wide);
         for (int r = 0; r < rows; r++)

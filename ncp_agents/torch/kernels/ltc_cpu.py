@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ncp_agents.torch.autograd import written_by_hand
 from ncp_agents.torch.kernels.arrays import batch_first, in_order_of, new_like, ordered
-from ncp_agents.torch.kernels.chain import Link
-from ncp_agents.torch.kernels.compiled import address, by_rows, library
+from ncp_agents.torch.kernels.library import address, library, parallel_rows
+from ncp_agents.torch.kernels.pipeline import KernelCall
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
 
 STEPS_OF_A_SIGMOID = 16  # multiplications that take as long
@@ -94,12 +94,12 @@ def run(
     return call.forward(resets, *differentiable, keep=False)[0]
 
 
-def link(membrane: Membrane, x: Tensor, states: Tensor) -> Link:
+def link(membrane: Membrane, x: Tensor, states: Tensor) -> KernelCall:
     """One step of x (B, I) to states (B, N); who runs it sets `start` and `resets`."""
     call, parameters = _Call(membrane, timespan=1.0), _parameters(membrane)
     argument = call.argument(None, x[None], states, None, *parameters)
     argument.states = address(states)
-    return Link("ltc_forward", argument, (call, parameters, x, states))
+    return KernelCall("ltc_forward", argument, (call, parameters, x, states))
 
 
 class _Call:
@@ -147,7 +147,7 @@ class _Call:
     def run(self, name: str, argument: _Ltc) -> None:
         sigmoids = argument.sensory.count + argument.unfolds * argument.internal.count
         operations = float(argument.steps) * argument.rows * sigmoids * STEPS_OF_A_SIGMOID
-        by_rows(name, argument, argument.rows, operations)
+        parallel_rows(name, argument, argument.rows, operations)
 
     def forward(
         self, resets: Tensor | None, x: Tensor, v: Tensor, *rest: Any, keep: bool

@@ -13,12 +13,12 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #define V 16         /* floats in a vector */
-#define MOST_ROWS 8  /* rows of a product kept in registers, times MOST_COLUMNS vectors */
+#define MAX_ROWS 8  /* rows of a product kept in registers, times MAX_COLUMNS vectors */
 #else
 #define V 8
-#define MOST_ROWS 4
+#define MAX_ROWS 4
 #endif
-#define MOST_COLUMNS 3
+#define MAX_COLUMNS 3
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
@@ -116,12 +116,12 @@ INLINE vec logistic(vec x) {
 INLINE void product_tile(const int rows, const int columns, int depth, const float *in,
                          int in_stride, const float *weights, int weights_stride,
                          const float *before, int before_stride, float *out, int out_stride) {
-    vec sum[MOST_ROWS][MOST_COLUMNS];
+    vec sum[MAX_ROWS][MAX_COLUMNS];
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++)
             sum[r][c] = before ? load(before + r * before_stride + c * V) : all(0.0f);
     for (int k = 0; k < depth; k++) {
-        vec weight[MOST_COLUMNS];
+        vec weight[MAX_COLUMNS];
         for (int c = 0; c < columns; c++) weight[c] = load(weights + k * weights_stride + c * V);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c++) sum[r][c] += in[r * in_stride + k] * weight[c];
@@ -146,7 +146,7 @@ INLINE void product_rows(const int rows, int width, int depth, const float *in, 
 }
 
 /* out (rows, width) = before + in (rows, depth) @ weights (depth, width); width is a multiple of V
-   and `rows` at most MOST_ROWS. `before` may be null, for zeros, or `out`. */
+   and `rows` at most MAX_ROWS. `before` may be null, for zeros, or `out`. */
 __attribute__((unused)) static void product(int rows, int width, int depth, const float *in,
                                             int in_stride, const float *weights,
                                             const float *before, int before_stride, float *out,
@@ -158,7 +158,7 @@ __attribute__((unused)) static void product(int rows, int width, int depth, cons
         break;
     switch (rows) {
         ROWS(1) ROWS(2) ROWS(3) ROWS(4)
-#if MOST_ROWS == 8
+#if MAX_ROWS == 8
         ROWS(5) ROWS(6) ROWS(7) ROWS(8)
 #endif
     }

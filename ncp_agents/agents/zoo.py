@@ -1,0 +1,45 @@
+"""The saved policies that are known by name: those of the package, and those in ./policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ncp_agents import registry
+from ncp_agents.agents.recipe import Recipe
+from ncp_agents.agents.saved_policy import RECIPE, WEIGHTS, load, load_weights, weights
+from ncp_agents.errors import UserError
+from ncp_agents.sb3.policies import CnnNcpPolicy
+
+
+def zoo() -> dict[str, Path]:
+    """The saved policies that come with the package, by name, and those in ./policies."""
+    found: dict[str, Path] = {}
+    package = Path(__file__).parent.parent
+    for root in (package / "policies", package.parent / "policies", Path("policies")):
+        if root.is_dir():
+            found |= {p.parent.name: p.parent for p in sorted(root.glob(f"*/{RECIPE}"))}
+    return found
+
+
+def find(name: str) -> Path:
+    """The folder of a policy given by name, such as pong-cfc, or by path.
+
+    Raises:
+        UserError: neither a folder nor a known name.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if "/" in name or "\\" in name:
+        raise UserError(f"there is no policy folder {name}; ncp-agents policies lists some")
+    return registry.get("policy", name, zoo())
+
+
+def start_from(recipe: Recipe, network: CnnNcpPolicy) -> None:
+    """Put the weights in that the recipe starts with, if it names a policy.
+
+    Raises:
+        UserError: no such policy, or one of another network.
+    """
+    if recipe.start:
+        folder = find(recipe.start)
+        load_weights(network, weights(load(folder).network), folder / WEIGHTS)

@@ -1,0 +1,1 @@
+"""How well a policy plays: rollouts, scores and their statistics."""

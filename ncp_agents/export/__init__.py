@@ -1,0 +1,1 @@
+"""Policies and layers as files for other programs: ONNX, and other frameworks' formats."""

@@ -1,0 +1,1 @@
+"""Imitation learning: recording demonstrations, behaviour cloning, DAgger."""

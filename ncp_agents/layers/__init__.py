@@ -1,0 +1,1 @@
+"""What the ports of the layers share: the equations, the checks and the specification."""
