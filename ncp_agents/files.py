@@ -55,7 +55,8 @@ def umask() -> int:
 
 def remove_temporary_files(path: Path) -> None:
     """Remove what a process that was killed in `atomic_write(path)` left beside it; nobody else may
-    be writing there."""
+    be writing there.
+    """
     for left in path.parent.glob(f".{glob.escape(path.stem)}.????????{path.suffix}"):
         left.unlink()
 
@@ -68,7 +69,8 @@ def check_regular(path: Path) -> None:
 
 def fsync(path: Path) -> None:
     """What a file holds, or the names in a folder, are on disk after this. Windows opens neither
-    for it, and is left to do so by itself."""
+    for it, and is left to do so by itself.
+    """
     if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)

@@ -73,9 +73,10 @@ class SavedPolicy:
         deterministic: bool = False,
         timespans: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
-        """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,)
+        """Observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,)
         bool, timespans (B,) since the previous observation in steps, None = 1.0 → actions (B,) and
-        the new state. Does what stable-baselines3's `predict` does, with less around it."""
+        the new state. Does what stable-baselines3's `predict` does, with less around it.
+        """
         if self.network.training:
             self.network.set_training_mode(False)
         batch, neurons, device = len(observation), self.network.circuit.state_size, self.device
@@ -96,7 +97,7 @@ class SavedPolicy:
     predict = act
 
     def choose(self, logits: Tensor, deterministic: bool) -> Tensor:
-        """logits (B, A) → actions (B,), the likeliest or drawn."""
+        """Logits (B, A) → actions (B,), the likeliest or drawn."""
         if deterministic:
             return logits.argmax(-1)
         sums = logits.softmax(-1).cumsum(-1)  # torch.multinomial takes several times as long
@@ -185,7 +186,8 @@ def files(folder: Path) -> list[Path]:
 
 def weights(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and masks by name. A state dict would list the encoder, which actor and critic
-    share, three times."""
+    share, three times.
+    """
     return dict(network.named_parameters()) | dict(network.named_buffers())
 
 

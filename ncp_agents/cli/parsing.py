@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], arguments: Sequence[str], command: str, default: T | None = None) -> T:
-    """tyro's reading of the arguments, with its boxed error cut down to one line."""
+    """Tyro's reading of the arguments, with its boxed error cut down to one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -73,7 +73,8 @@ def _about(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
 
 def _training(recipe: Recipe, folder: Path) -> tuple[int, float | None, bool]:
     """Steps of PPO and hours, with those of the policies that it went on from, and whether all of
-    these are still there; None hours where one of them is not, or kept no progress."""
+    these are still there; None hours where one of them is not, or kept no progress.
+    """
     known, seen, steps, hours = zoo(), set[Path](), 0, []
     while True:
         seen.add(folder.resolve())

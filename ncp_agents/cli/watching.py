@@ -31,7 +31,8 @@ def record_trace(
     steps: int | None = None,
 ) -> Trace:
     """Play the games that `record_video` plays, and keep all that the policy saw, felt and did, in
-    at most so many steps."""
+    at most so many steps.
+    """
     with groups(policy, env_factory(policy, protocol, render=True), 1, seed) as [(same, env)]:
         player = ActivationRecorder(same)
         played = first_episodes(rollout(player, env, deterministic), games)
@@ -63,7 +64,8 @@ def in_window(
     policy: SavedPolicy, window: Window, brain: bool, *settings: Any
 ) -> dict[str, Callable[..., Any]]:
     """What `evaluate` needs to show its one game in a window, with the circuit beside it if asked;
-    settings as of `record_trace`, whose first half minute says how strong the signals are."""
+    settings as of `record_trace`, whose first half minute says how strong the signals are.
+    """
     if not brain:
         return {"watch": lambda steps: shown(captioned_frames(steps), window)}
     usual = record_trace(policy, 1, *settings, steps=USUAL)

@@ -46,7 +46,8 @@ class Entry:
 @dataclass(frozen=True)
 class Provenance:
     """What was played, how and by whom: whole games with unclipped rewards, so of the protocol its
-    `evaluation()`."""
+    `evaluation()`.
+    """
 
     game: str
     protocol: AtariProtocol
@@ -105,7 +106,8 @@ class Demonstrations:
 
     def split(self, name: str, share: float) -> list[int]:
         """The episodes of a split: "val", a share of them but at least one where there are two,
-        or "train", the others. Which go where depends on nothing but the episodes."""
+        or "train", the others. Which go where depends on nothing but the episodes.
+        """
         games = sorted({entry.sha256 for entry in self.entries})  # some may be there twice
         held_out = {*games[: min(math.ceil(share * len(games)), len(games) - 1)]} if games else {}
         return [
@@ -117,7 +119,8 @@ class Demonstrations:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """A context of the only one who writes, who sees what others wrote before; entering raises
-        UserError while there is another."""
+        UserError while there is another.
+        """
         lock = FileLock(self.path / ".recording.lock", timeout=0)
         try:
             lock.acquire()

@@ -40,8 +40,9 @@ class Games(NamedTuple):
 
 
 def discounted_returns(rewards: np.ndarray, resets: np.ndarray, gamma: float) -> np.ndarray:
-    """rewards (T,), resets (T,) bool → what PPO's critic learns: the discounted sums (T,) of the
-    rewards' signs, each to the step before the next reset."""
+    """Rewards (T,), resets (T,) bool → what PPO's critic learns: the discounted sums (T,) of the
+    rewards' signs, each to the step before the next reset.
+    """
     lives = np.split(np.sign(rewards).astype(float), np.flatnonzero(resets)[1:])
     backward = (np.asarray(lfilter([1.0], [1.0, -gamma], life[::-1])) for life in lives)
     return np.concatenate([returns[::-1] for returns in backward]).astype(np.float32)

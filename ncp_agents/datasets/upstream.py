@@ -33,7 +33,8 @@ class UpstreamDemonstrations:
     @classmethod
     def find(cls, root: Path, game: str) -> Self | None:
         """Those of a game in `root`, its `data_atari_seq`, or folders in there that spell the
-        game with or without capitals; None if there are none."""
+        game with or without capitals; None if there are none.
+        """
         names_another = root.name.lower() in games() and root.name.lower() != game
         for folder in (root / LAYOUT,) if names_another else (root, root / LAYOUT):
             for path in (folder, *(folder / name for name in (game, game.capitalize()))):

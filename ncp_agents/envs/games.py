@@ -47,7 +47,8 @@ def normalise_game(name: str) -> str:
 @functools.cache
 def action_meanings(game: str, full: bool = False) -> tuple[str, ...]:
     """The names of a game's minimal action set, by action index: `("NOOP", "FIRE", ...)`; with
-    `full` those of all 18 actions."""
+    `full` those of all 18 actions.
+    """
     loaded = _loaded(game)
     actions = loaded.getLegalActionSet() if full else loaded.getMinimalActionSet()
     return tuple(action.name for action in actions)

@@ -156,7 +156,8 @@ class NoisyAtariVecEnv(AtariVecEnv):
 
 class LossyAtariVecEnv(AtariVecEnv):
     """Each observation but a game's first is lost with a probability; the last one that arrived
-    then stands in for it, with its whole stack."""
+    then stands in for it, with its whole stack.
+    """
 
     def __init__(
         self,
@@ -205,7 +206,8 @@ class JitteredAtariVecEnv(AtariVecEnv):
     @property
     def timespans(self) -> np.ndarray:
         """How long the last step was in each game, (B,) float32, in steps of `frame_skip` frames;
-        1.0 where a game has just begun."""
+        1.0 where a game has just begun.
+        """
         return self._games.timespans
 
 

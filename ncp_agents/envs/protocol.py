@@ -56,7 +56,8 @@ class AtariProtocol:
 
     def evaluation(self) -> "AtariProtocol":
         """The same game, scored: rewards unclipped. Scores are of whole games in any case; a life
-        that is lost still ends what a recurrent agent remembers, as it did in training."""
+        that is lost still ends what a recurrent agent remembers, as it did in training.
+        """
         return dataclasses.replace(self, clip_rewards=False)
 
 

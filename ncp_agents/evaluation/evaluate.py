@@ -298,7 +298,8 @@ def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: 
 
 def write_unless_fewer(path: Path, scores: Scores) -> str:
     """Write scores into a scores file, unless it knows more games of the same weights → what was
-    done, in words."""
+    done, in words.
+    """
     known = read_scores(path).get(scores.key) if path.exists() else None
     if (
         known is not None

@@ -23,7 +23,8 @@ AT_ONCE = 8  # steps that a thread plays before it hands them over, which wakes 
 @contextmanager
 def parallel_rollouts(loops: Sequence[Iterator[Step]]) -> Iterator[Iterator[Step]]:
     """Endless loops, each in a thread of its own and up to 3 * AT_ONCE steps ahead, as one: its
-    steps join theirs. The threads have ended when the context does."""
+    steps join theirs. The threads have ended when the context does.
+    """
     if len(loops) == 1:
         yield loops[0]
         return

@@ -24,13 +24,15 @@ MAX_ENVS = 16  # games side by side; more gain little on few CPUs
 
 def default_num_envs(games: int) -> int:
     """How many games to play side by side, up to 16, so that all environments play equally often as
-    far as that goes."""
+    far as that goes.
+    """
     return math.ceil(games / math.ceil(games / MAX_ENVS))
 
 
 def episodes_per_env(games: int, num_envs: int) -> list[int]:
     """How many games each environment plays; its first ones count. Taking the first games to end
-    instead, wherever they are played, would favour short ones."""
+    instead, wherever they are played, would favour short ones.
+    """
     return [len(range(i, games, num_envs)) for i in range(num_envs)]
 
 
@@ -46,7 +48,8 @@ def check_episodes(episodes: int, num_envs: int | None, seed: int) -> None:
 
 def resumed_seed(seed: int, done: int) -> int:
     """The games' seed after a resumption with so much done: others than those played before, and
-    the same for the same resumption; below 2^31, as ALE wants."""
+    the same for the same resumption; below 2^31, as ALE wants.
+    """
     return int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
 
 
@@ -77,7 +80,8 @@ class Player(Protocol):
 
 def rollout(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
     """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
-    forgotten after each `done`. Who consumes the steps decides when to stop."""
+    forgotten after each `done`. Who consumes the steps decides when to stop.
+    """
     observations = env.reset()
     episode_starts = np.ones(env.num_envs, bool)
     state = None
@@ -184,7 +188,8 @@ def _drawing(player: P, seed: int) -> P:
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, torch keeps to one thread and draws its random numbers from `seed`. Those of the
-    caller go on afterwards as if nothing had been drawn."""
+    caller go on afterwards as if nothing had been drawn.
+    """
     # Not torch.manual_seed, which would seed GPUs that are not forked here, too.
     gpus = [device] if device.type == "cuda" else []
     with one_thread(), torch.random.fork_rng(gpus, device_type="cuda"):

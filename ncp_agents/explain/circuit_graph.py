@@ -64,7 +64,8 @@ class GatedSynapses:
 @dataclass(frozen=True)
 class ConductanceSynapses:
     """An LTC's: current = sigmoid(slope * source - offset) * (pull - weight * target), at the
-    potentials that the step ended with; pull is weight times the reversal potential."""
+    potentials that the step ended with; pull is weight times the reversal potential.
+    """
 
     source: np.ndarray  # (S,) signal
     target: np.ndarray  # (S,) node
@@ -110,13 +111,14 @@ class CircuitGraph:
         return np.stack([source, np.concatenate([group.target for group in self.synapses])], 1)
 
     def currents(self, signals: np.ndarray) -> np.ndarray:
-        """signals (…, K) → (…, S); positive raises the target, negative lowers it."""
+        """Signals (…, K) → (…, S); positive raises the target, negative lowers it."""
         return np.concatenate([group.currents(signals) for group in self.synapses], -1)
 
     @property
     def drawn(self) -> np.ndarray:
         """(S,) bool: synapses that the picture of the whole circuit has lines for: those between
-        columns, and those within one where they are few. None if they are too many altogether."""
+        columns, and those within one where they are few. None if they are too many altogether.
+        """
         source, target = self._column[self.ends].T
         lines = source != target
         for index, column in enumerate(self.columns):
@@ -132,14 +134,16 @@ class CircuitGraph:
 
     def is_block(self, column: Column) -> bool:
         """Whether a column is drawn as cells of a heat map: inputs, and more neurons than lines
-        could tell apart."""
+        could tell apart.
+        """
         kind = column.kind
         many = self.in_blocks or len(column.nodes) > MAX_IN_COLUMN
         return kind == "sensory" or (many and kind != "action")
 
     def places(self) -> np.ndarray:
         """(nodes, 2) of 0…1: x from the left, y from the top. Inputs stand in one line and wide
-        columns in blocks."""
+        columns in blocks.
+        """
         places = np.zeros((self.nodes, 2))
         step = 1 / (len(self.columns) - 1)
         for index, column in enumerate(self.columns):
@@ -253,8 +257,9 @@ def circuit_graph(policy: SavedPolicy) -> CircuitGraph:
 
 
 def gates(policy: SavedPolicy, features: np.ndarray, state: np.ndarray, before: np.ndarray):
-    """features (T, I), state (T, N), before (T, N) → the time gates of a CfC (T, N), zeros of
-    another cell."""
+    """Features (T, I), state (T, N), before (T, N) → the time gates of a CfC (T, N), zeros of
+    another cell.
+    """
     found = np.zeros_like(state)
     cell = policy.network.circuit.rnn_cell
     if isinstance(cell, LTCCell):

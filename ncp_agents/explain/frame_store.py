@@ -47,11 +47,12 @@ class Screens:
     @property
     def segments(self) -> list[bytes]:
         """Each the zlib stream of up to 64 screens (…, H, W) of palette numbers, uint8, the first
-        as it is and each other XOR the one before."""
+        as it is and each other XOR the one before.
+        """
         return [*self._packed, _pack(self._open)] if self._open else list(self._packed)
 
     def append(self, screen: np.ndarray) -> None:
-        """screen (H, W, 3) uint8.
+        """Screen (H, W, 3) uint8.
 
         Raises:
             ValueError: another size than the screens before.

@@ -189,7 +189,8 @@ class _Cloning:
 
     def _pass(self, epoch: int | None, bar: tqdm) -> tuple[float, float]:
         """Learn from all training games, or with epoch None look at the others → mean loss a step
-        and share of steps in which the likeliest action is the demos'."""
+        and share of steps in which the likeliest action is the demos'.
+        """
         options, learns = self.options, epoch is not None
         games = self.train_games if learns else self.val_games
         self.network.set_training_mode(learns)
@@ -231,7 +232,8 @@ class _Cloning:
         self, chunk: Chunk, state: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, Tensor, float, tuple[Tensor, ...]]:
         """→ sums over the steps of the actor's cross-entropy and the critic's squared error, the
-        number of hits, the state without gradient."""
+        number of hits, the state without gradient.
+        """
         streams = len(chunk.actions)
         if state is None:
             _, _, neurons = self.network.lstm_hidden_state_shape

@@ -128,7 +128,8 @@ class Human:
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State | None]:
         """Show the screen, wait for the next step's time → the action (1,) whose keys are held, or
-        were pressed since the last step."""
+        were pressed since the last step.
+        """
         if self._between:
             self._between = False
             before = "" if self.last_score is None else f"Kept, score {self.last_score:,.0f}. "
@@ -191,8 +192,9 @@ def with_help(
     action: int,
     message: str = "",
 ) -> np.ndarray:
-    """screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8: the game, enlarged, with a
-    message across it, and beside it score, keys, and the actions with the last one taken."""
+    """Screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8: the game, enlarged, with a
+    message across it, and beside it score, keys, and the actions with the last one taken.
+    """
     height, width = SCALE * screen.shape[0], SCALE * screen.shape[1]
     picture = Image.new("RGB", (width + PANEL_WIDTH, height), PANEL)
     game = Image.fromarray(screen).resize((width, height), Image.Resampling.NEAREST)

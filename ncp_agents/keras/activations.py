@@ -18,7 +18,7 @@ class Activation(NamedTuple):
 
 
 def _scaled_tanh(outer: float, inner: float) -> Activation:
-    """outer * tanh(inner * z)."""
+    """Outer * tanh(inner * z)."""
     return Activation(
         lambda z: outer * ops.tanh(inner * z),
         lambda z, a: inner * (outer - a * a / outer),

@@ -10,7 +10,8 @@ from ncp_agents.keras.ops import Tensor, ops
 
 def not_again(gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The same gradients, which raise where they are differentiated in turn: what a backward reads
-    of the forward stands still in it, so that their own gradients would be silently wrong."""
+    of the forward stands still in it, so that their own gradients would be silently wrong.
+    """
 
     @ops.custom_gradient
     def same(value: Tensor) -> tuple[Tensor, Any]:

@@ -119,8 +119,9 @@ class CfCCell(DropoutRNNCell, keras.layers.Layer):
         return heads
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
-        [(B, N)] → output (B, N), new states [(B, N)]."""
+        """Inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        [(B, N)] → output (B, N), new states [(B, N)].
+        """
         x, timespan = split_timespans(inputs)
         z = ops.concatenate([x, single_state(states)], axis=-1)
         masks: list[Any] = [1.0] * self.backbone_layers

@@ -1,5 +1,6 @@
 """The two forms of an input, alone or paired with its timespans, and of a state, alone or in a
-list; arrays cut to chunks."""
+list; arrays cut to chunks.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def split_timespans(inputs: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def single_state(states: Any) -> Tensor:
-    """h (B, N) from [h], as Keras hands it to a cell, or from h itself.
+    """H (B, N) from [h], as Keras hands it to a cell, or from h itself.
 
     Raises:
         ValueError: more than one.
@@ -62,6 +63,7 @@ def _may_be(given: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
 
 def split_sizes(values: Tensor, sizes: Iterable[int], axis: Literal[-1, -2] = -1) -> list[Tensor]:
     """The axis, as long as the sum of sizes, → chunks of those sizes; `ops.split` in torch takes no
-    single chunk."""
+    single chunk.
+    """
     rest = (slice(None),) * (-1 - axis)
     return [values[(..., slice(a, b), *rest)] for a, b in pairwise(accumulate(sizes, initial=0))]

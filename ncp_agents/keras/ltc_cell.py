@@ -43,7 +43,8 @@ class Membrane(NamedTuple):
 
 class Unfold(NamedTuple):
     """One step of the solver, v' = v + dt (pull - conductance v) / (cm + dt conductance), with what
-    its gradient needs."""
+    its gradient needs.
+    """
 
     after: Tensor
     """v'"""
@@ -63,7 +64,8 @@ class Unfold(NamedTuple):
         dt: Tensor,
     ) -> Unfold:
         """From potentials v (N, B), with conductance and pull of all that stays the same within a
-        step (`base`) and of the synapses between neurons (`own`), and dt (1, B)."""
+        step (`base`) and of the synapses between neurons (`own`), and dt (1, B).
+        """
         conductance, pull = base[0] + own[0], base[1] + own[1]
         divisor = cm + dt * conductance
         # Nothing moves where dt and cm are both 0.
@@ -189,7 +191,7 @@ class LTCCell(WiredCell):
         return x + self.params["input_b"] if self.input_mapping == "affine" else x
 
     def read_out(self, v: Tensor) -> Tensor:
-        """v (…, N) → (…, M)."""
+        """V (…, N) → (…, M)."""
         motor = v[..., : self.output_size]
         if self.output_mapping:
             motor = motor * self.params["output_w"]
@@ -197,13 +199,15 @@ class LTCCell(WiredCell):
 
     def base(self, membrane: Membrane, sensory: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Conductance and pull (N, B) of all that stays the same within a step, from those of the
-        sensory synapses."""
+        sensory synapses.
+        """
         conductance, pull = sensory
         return conductance + membrane.leak + self.epsilon, pull + membrane.leak * membrane.rest
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
-        [(B, N)] → output (B, M), new states [(B, N)]."""
+        """Inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        [(B, N)] → output (B, M), new states [(B, N)].
+        """
         x, timespan = split_timespans(inputs)
         # Inside, the batch comes last.
         membrane, v = self.membrane(), ops.transpose(single_state(states))

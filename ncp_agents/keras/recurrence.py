@@ -81,7 +81,8 @@ def time_loop(
     features: Literal[-1, -2] = -1,
 ) -> tuple[Any, Any]:
     """step(carry, {name: x[t]}) → carry, y for each t, with x (T, …) alike but for the axis
-    `features`, and y shaped like carry → last carry, all y (T, …)."""
+    `features`, and y shaped like carry → last carry, all y (T, …).
+    """
     if unroll:
         flipped = {name: ops.flip(x, axis=0) for name, x in xs.items()} if reverse else xs
         ys = []
@@ -130,7 +131,7 @@ def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays
     transposed = [ops.transpose(kernel) for kernel in kernels]
 
     def through(dh: Tensor, now: Arrays) -> list[Tensor]:
-        """dh (…, N) → dz of each product, the heads' first."""
+        """Dh (…, N) → dz of each product, the heads' first."""
         dzs = [now["local"] * ops.concatenate([dh] * heads, axis=-1)]
         for k in reversed(range(plan.depth)):
             dzs.append(ops.matmul(dzs[-1], transposed[k + 1]) * now[f"slope_{k}"])
@@ -173,7 +174,8 @@ def _heads(
     plan: Plan, given: Arrays, now: Arrays, z: Tensor
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """First product (…, U or D N) → the heads (…, D N), and for each backbone layer its activations
-    and their derivative."""
+    and their derivative.
+    """
     hidden = []
     for k in range(plan.depth):
         active = plan.activation.function(z)
@@ -210,7 +212,7 @@ def _mix(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None) -> Tens
 
 
 def _derivatives(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None) -> Tensor:
-    """dh / dz of each head, (…, D N)."""
+    """Dh / dz of each head, (…, D N)."""
     if plan.mode == "pure":
         decay, _ = _decay(given, z, timespans)
         size = ops.abs(z) if timespans is None else timespans * ops.abs(z)
@@ -228,6 +230,6 @@ def _derivatives(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None)
 
 
 def _product(x: Tensor, dz: Tensor) -> Tensor:
-    """x (T, B, K), dz (T, B, L) → the gradient (K, L) of the kernel between them."""
+    """X (T, B, K), dz (T, B, L) → the gradient (K, L) of the kernel between them."""
     rows = [ops.reshape(values, (-1, values.shape[-1])) for values in (x, dz)]
     return ops.matmul(ops.transpose(rows[0]), rows[1])

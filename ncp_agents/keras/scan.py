@@ -74,7 +74,8 @@ def scan_cfc(cell: CfCCell | WiredCfCCell, sequence: Sequence, h: Tensor) -> Ten
 
 def _heads(cell: CfCCell, timespans_vary: bool) -> list[tuple[Tensor, Tensor]]:
     """Kernel and bias of each head of the recurrence. With timespans of 1, time_a and time_b are
-    one."""
+    one.
+    """
     heads = list(cell.masked_heads().values())
     if cell.mode == "pure":
         return heads
@@ -126,7 +127,8 @@ def _scan_wired(cell: WiredCfCCell, sequence: Sequence, h: Tensor) -> Tensor:
 
 def _skew(values: Tensor, sizes: list[int]) -> Tensor:
     """(T, B, 1) → (T + L - 1, B, N): for the neurons of layer i those of i steps before, 0 where
-    there are none."""
+    there are none.
+    """
     late = len(sizes) - 1
     parts = [
         ops.repeat(ops.pad(values, ((i, late - i), (0, 0), (0, 0))), size, axis=-1)

@@ -53,20 +53,20 @@ class Synapses:
         return ops.take(flat, self.source * self.neurons + self.targets[:, None])[..., None]
 
     def at_sources(self, v: Tensor) -> Tensor:
-        """v (sources, B) → v at each synapse, (R, K, B)."""
+        """V (sources, B) → v at each synapse, (R, K, B)."""
         return ops.take(v, self.source, axis=0)
 
     def receive(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v (sources, B) → conductance and pull, (N, B) each."""
+        """V (sources, B) → conductance and pull, (N, B) each."""
         return self.sums(strengths, self.activity(strengths, v)[1])
 
     def activity(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v (sources, B) → v at each synapse and act, (R, K, B) each."""
+        """V (sources, B) → v at each synapse and act, (R, K, B) each."""
         at = self.at_sources(v)
         return at, ops.sigmoid(at * strengths.slope - strengths.offset)
 
     def sums(self, strengths: Strengths, act: Tensor) -> tuple[Tensor, Tensor]:
-        """act (R, K, B) → conductance and pull, (N, B) each."""
+        """Act (R, K, B) → conductance and pull, (N, B) each."""
         weights = ops.concatenate([strengths.weight, strengths.pull], axis=-1)
         sums = ops.matmul(ops.swapaxes(weights, -1, -2), act)  # (R, 2, B)
         sums = ops.concatenate([sums, ops.zeros_like(sums[:1])], axis=0)
@@ -77,7 +77,8 @@ class Synapses:
         self, strengths: Strengths, at: Tensor, act: Tensor, dconductance: Tensor, dpull: Tensor
     ) -> tuple[Tensor, Strengths]:
         """From `activity` and the gradients (N, B) of `sums` → those of v (sources, B) and of the
-        strengths."""
+        strengths.
+        """
         weights = ops.concatenate([strengths.weight, strengths.pull], axis=-1)
         dsums = ops.take(ops.stack([dconductance, dpull], axis=1), self.targets, axis=0)
         dz = ops.matmul(weights, dsums) * (act * (1 - act))  # dsums (R, 2, B)

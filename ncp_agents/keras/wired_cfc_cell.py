@@ -93,8 +93,9 @@ class WiredCfCCell(WiredCell):
         return split_sizes(h, self.layer_sizes)
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
-        [(B, N)] → output (B, M), new states [(B, N)]."""
+        """Inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        [(B, N)] → output (B, M), new states [(B, N)].
+        """
         x, timespan = split_timespans(inputs)
         new = []
         for cell, h in zip(self.cells, self.split(single_state(states)), strict=True):

@@ -46,11 +46,11 @@ class FusedCfC(NamedTuple):
     """|w_tau| and A, (1, N) each, in pure mode."""
 
     def project(self, x: mx.array) -> mx.array:
-        """x (…, I) → what the inputs add to the first map (…, U)."""
+        """X (…, I) → what the inputs add to the first map (…, U)."""
         return mx.addmm(self.bias, x, self.from_inputs)
 
     def step(self, projected: mx.array, h: mx.array, timespan: float | mx.array) -> mx.array:
-        """projected (B, U), h (B, N), timespan a float or (B, 1) → h' (B, N)."""
+        """Projected (B, U), h (B, N), timespan a float or (B, 1) → h' (B, N)."""
         z = mx.addmm(projected, h, self.recurrent)
         for weight, bias in self.following:
             z = self.activation(z)
@@ -71,20 +71,20 @@ class FusedCfC(NamedTuple):
 
 @partial(mx.compile, shapeless=True)
 def interpolate(f1: mx.array, f2: mx.array, time: mx.array) -> mx.array:
-    """h' of mode "default"."""
+    """H' of mode "default"."""
     f1 = mx.tanh(f1)
     return f1 + mx.sigmoid(time) * (mx.tanh(f2) - f1)
 
 
 @partial(mx.compile, shapeless=True)
 def add_gated(f1: mx.array, f2: mx.array, time: mx.array) -> mx.array:
-    """h' of mode "no_gate"."""
+    """H' of mode "no_gate"."""
     return mx.tanh(f1) + mx.sigmoid(time) * mx.tanh(f2)
 
 
 @partial(mx.compile, shapeless=True)
 def decay(f: mx.array, timespan: mx.array, rate: mx.array, amplitude: mx.array) -> mx.array:
-    """h' of mode "pure"."""
+    """H' of mode "pure"."""
     return amplitude - amplitude * mx.exp(-timespan * (rate + mx.abs(f))) * f
 
 
@@ -226,7 +226,7 @@ class CfCCell(nn.Module):
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
+        """X (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
 
         Raises:
             ValueError: another shape.

@@ -9,7 +9,7 @@ from mlx import nn
 
 
 def head(inputs: int, outputs: int) -> nn.Linear:
-    """y = x W^T + b, W (outputs, inputs) drawn by Xavier's rule, as in ncps."""
+    """Y = x W^T + b, W (outputs, inputs) drawn by Xavier's rule, as in ncps."""
     linear = nn.Linear(inputs, outputs)
     bound = math.sqrt(6 / (inputs + outputs))
     linear.weight = mx.random.uniform(-bound, bound, (outputs, inputs))

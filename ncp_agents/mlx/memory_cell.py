@@ -41,6 +41,6 @@ class MemoryCell(nn.Module):
 def remember(
     c: mx.array, i: mx.array, input_gate: mx.array, forget_gate: mx.array, output_gate: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """h' and c' of the equation above."""
+    """H' and c' of the equation above."""
     c = c * mx.sigmoid(forget_gate + 1.0) + mx.tanh(i) * mx.sigmoid(input_gate)
     return mx.tanh(c) * mx.sigmoid(output_gate), c

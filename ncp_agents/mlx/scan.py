@@ -31,8 +31,9 @@ def scan(
     timespans: float | mx.array,
     resets: mx.array | None,
 ) -> tuple[mx.array, mx.array, mx.array | None]:
-    """x (T, B, I), h (B, N), c (B, N) with memory, timespans a float or (T, B), resets (T, B) bool
-    or None → states (T, B, N), final h (B, N), final c or None."""
+    """X (T, B, I), h (B, N), c (B, N) with memory, timespans a float or (T, B), resets (T, B) bool
+    or None → states (T, B, N), final h (B, N), final c or None.
+    """
     varying = isinstance(timespans, mx.array)
     circuit = cell.fuse(None if varying else timespans)
     if varying:
@@ -59,7 +60,8 @@ def _loop(
     keep: mx.array | None,
 ) -> tuple[mx.array, mx.array | None]:
     """As `scan`, for timespans a float or (T, B, 1) and keep (T, B, 1), False where the state is
-    forgotten → states (T, B, N), final c."""
+    forgotten → states (T, B, N), final c.
+    """
     projected = circuit.project(x)
     remembered = None if memory is None else memory.input_map(x)
     states = []

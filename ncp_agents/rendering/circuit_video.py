@@ -126,7 +126,7 @@ def _ground(circuit_graph: CircuitGraph, title: str) -> np.ndarray:
 
 
 def _across(x: Any) -> Any:
-    """x 0…1 of `CircuitGraph.places` → pixels; the actions stand in a box of their own."""
+    """X 0…1 of `CircuitGraph.places` → pixels; the actions stand in a box of their own."""
     return x * (ACTIONS.left - CIRCUIT.left)
 
 
@@ -151,7 +151,7 @@ class _Circuit:
         self._picture = np.empty(LIT.height * LIT.width, np.uint32)  # a number is r, g, b, 0
 
     def draw(self, frame: np.ndarray, signals: np.ndarray) -> None:
-        """signals (K,)."""
+        """Signals (K,)."""
         picture = self._picture
         picture[:] = _GLOW[0]
         if len(self._drawn):
@@ -186,7 +186,8 @@ _GLOW = _glow()
 
 def _lines(xy: np.ndarray, shapes: list[_Shape], ends: np.ndarray) -> tuple[np.ndarray, csr_array]:
     """Lines between nodes, from edge to edge → the pixels (P,) that they touch, and how much of
-    them, (P, S)."""
+    them, (P, S).
+    """
     if not len(ends):
         return np.empty(0, int), csr_array((0, 0), dtype=np.float32)
     edge = np.array([[shape.half_width, 0] for shape in shapes])
@@ -266,7 +267,7 @@ def _spots(xy: np.ndarray, shapes: list[_Shape]) -> tuple[np.ndarray, np.ndarray
 
 
 def _diverging(values: np.ndarray) -> np.ndarray:
-    """values (n,) of -1…1 → colours (n, 3) float32 of 0…255."""
+    """Values (n,) of -1…1 → colours (n, 3) float32 of 0…255."""
     strength = np.minimum(np.abs(values), 1)[:, None] ** 0.8
     color = np.where(
         values[:, None] >= 0, np.array(RAISES, np.float32), np.array(LOWERS, np.float32)

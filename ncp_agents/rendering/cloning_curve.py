@@ -13,7 +13,8 @@ from ncp_agents.rendering.figures import COLORS, calm, save_figure
 
 def draw_cloning_curve(rows: Sequence[Mapping[str, Any]], picture: Path, name: str) -> None:
     """Loss, accuracy and, where games were played, returns over the epochs, from the rows of
-    cloning.csv, into a PNG."""
+    cloning.csv, into a PNG.
+    """
     played = [(row["epoch"], row["eval_return"]) for row in rows if row["eval_return"] is not None]
     panels = 3 if played else 2
     figure = Figure(figsize=(10 * panels / 3, 3.4), layout="constrained")

@@ -1,5 +1,6 @@
 """What all pictures of numbers share: colours, a quiet frame, files that never change by
-themselves."""
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +26,8 @@ def calm(axes: Axes) -> None:
 
 
 def check_picture_path(picture: Path) -> None:
-    """
-    Raises:
-        UserError: `picture` does not end in .png.
+    """Raises:
+    UserError: `picture` does not end in .png.
     """
     if picture.suffix.lower() != ".png":
         raise UserError(f"picture {picture} ends in {picture.suffix!r}, expected .png")

@@ -26,7 +26,8 @@ MAX_STRETCH = 4.0  # of the curves' own range, to show a human's score beside th
 
 def draw_curve(progress: Path, picture: Path, recipe: Recipe) -> None:
     """Draw the returns of `progress`, a progress.csv, into the PNG `picture`: the mean return of
-    the last training games, the evaluations and, where one is known, a human's score."""
+    the last training games, the evaluations and, where one is known, a human's score.
+    """
     rows = read_progress(progress)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -123,7 +124,7 @@ def _curve(rows: Rows, by: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _finish(axes: Axes, by: str, *recipes: Recipe) -> None:
-    """recipes are of one game."""
+    """Recipes are of one game."""
     human = RANDOM_AND_HUMAN_SCORES.get(recipes[0].environment.game)
     if human is not None:
         low, high = axes.get_ylim()

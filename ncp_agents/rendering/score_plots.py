@@ -118,7 +118,8 @@ def _draw_sweep(
 
 def _scaled(scores: Scores, values: Sequence[float], games: set[str]) -> list[float]:
     """Returns as they are where all are of one game, else human-normalised; NaN where no human's
-    score is known."""
+    score is known.
+    """
     if len(games) == 1:
         return list(values)
     if scores.game not in RANDOM_AND_HUMAN_SCORES:

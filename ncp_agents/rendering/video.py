@@ -108,9 +108,8 @@ def write_video(
 
 
 def check_video_path(path: Path) -> None:
-    """
-    Raises:
-        UserError: `path` ends in none of the formats' endings.
+    """Raises:
+    UserError: `path` ends in none of the formats' endings.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"video {path} ends in {path.suffix!r}, expected .mp4, .webm or .gif")

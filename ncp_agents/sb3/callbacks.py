@@ -15,7 +15,8 @@ from ncp_agents.training.interrupts import Stop
 
 class StopWhen(BaseCallback):
     """Ends the training after the update in which `stop` has received a signal: what has been
-    played is learnt, and no step counts that is not."""
+    played is learnt, and no step counts that is not.
+    """
 
     def __init__(self, stop: Stop) -> None:
         super().__init__()
@@ -32,7 +33,8 @@ class StopWhen(BaseCallback):
 
 class Periodically(BaseCallback):
     """Calls `job` between two rollouts, at the first chance after every multiple of `every` steps;
-    the last time, before this training, was after `last` steps."""
+    the last time, before this training, was after `last` steps.
+    """
 
     def __init__(self, every: int, job: Callable[[], None], last: int = 0) -> None:
         super().__init__()

@@ -30,7 +30,8 @@ def fused_inference(
     policy: MlpNcpPolicy, obs: PyTorchObs, states: tuple[Tensor, ...]
 ) -> FusedInference | None:
     """The look of a policy at bytes obs (B, C, H, W), from states a pair of (1, B, N), or None
-    where the policy is not frozen or needs more than the kernels do."""
+    where the policy is not frozen or needs more than the kernels do.
+    """
     if not (is_frozen(policy) and isinstance(obs, Tensor)):
         return None
     obs_kind, state_kind = ((t.shape, t.dtype, t.device.type) for t in (obs, states[0]))
@@ -87,7 +88,7 @@ class FusedInference(local):
         self._chain = KernelPipeline([self._see, encode, step, decide], batch)
 
     def __call__(self, frames: Tensor, h: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
-        """frames (B, C, H, W) uint8, h (B, N), resets (B,) bool → logits (B, A), new h (B, N)."""
+        """Frames (B, C, H, W) uint8, h (B, N), resets (B,) bool → logits (B, A), new h (B, N)."""
         frames, h, resets = frames.contiguous(), h.contiguous(), resets.contiguous()
         self._see.call.bytes = frames.data_ptr()
         self._step.call.start, self._step.call.resets = h.data_ptr(), resets.data_ptr()

@@ -134,7 +134,8 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """A context in which the weights do not change, so that single steps without gradient, as
-        in a rollout, need not prepare them each time."""
+        in a rollout, need not prepare them each time.
+        """
         encoders = [module.cnn for module in self.modules() if isinstance(module, CompactCNN)]
         with self.circuit.frozen(), frozen(self, *encoders):
             yield
@@ -162,9 +163,10 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         timespans: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """features (B * T, I), sequence after sequence, states a pair of (1, B, N), episode_starts
+        """Features (B * T, I), sequence after sequence, states a pair of (1, B, N), episode_starts
         (B * T,), timespans (B * T,) in steps, None = 1.0 → all neurons (B * T, N) and the new
-        pair."""
+        pair.
+        """
         h, c = states[0][0], states[1][0]
         sequences = h.shape[0]
         if not self.memory:
@@ -202,7 +204,8 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As stable-baselines3's, but bytes reach `CompactCNN` as they are: to scale a minibatch
-        of frames takes as long as the circuit."""
+        of frames takes as long as the circuit.
+        """
         encoder = features_extractor or self.features_extractor
         as_they_are = (
             self.share_features_extractor
@@ -235,8 +238,9 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     def distribution_and_values(
         self, obs: PyTorchObs, states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> tuple[Distribution, Tensor, tuple[Tensor, Tensor]]:
-        """obs (B * T, …), sequence after sequence, states a pair of (1, B, N), episode_starts
-        (B * T,) → the actions' distribution, values (B * T, 1) and the new pair."""
+        """Obs (B * T, …), sequence after sequence, states a pair of (1, B, N), episode_starts
+        (B * T,) → the actions' distribution, values (B * T, 1) and the new pair.
+        """
         neurons, critic_features, states = self._see(obs, states, episode_starts)
         return self._actor(neurons), self._critic(neurons, critic_features), states
 
@@ -264,7 +268,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         timespans: Tensor | None = None,
     ) -> tuple[Distribution, tuple[Tensor, ...]]:
-        """timespans (B * T,): time since the previous observation in steps, None = 1.0."""
+        """Timespans (B * T,): time since the previous observation in steps, None = 1.0."""
         neurons, _, states = self._see(obs, lstm_states, episode_starts, timespans)
         return self._actor(neurons), states
 
@@ -276,7 +280,8 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         timespans: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Of one discrete action, (B * T, A), up to a constant: what `get_distribution` is of,
-        without the distribution, which takes longer to set up than the circuit to run."""
+        without the distribution, which takes longer to set up than the circuit to run.
+        """
         look = fused_inference(self, obs, lstm_states) if timespans is None else None
         if look is not None:
             logits, h = look(obs, lstm_states[0][0], episode_starts > 0.5)
@@ -293,8 +298,9 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     def evaluate_actions(
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """obs (B * T, …) and actions (B * T, …), sequence after sequence
-        → values (B * T, 1), log-probabilities (B * T,), entropies (B * T,) or None."""
+        """Obs (B * T, …) and actions (B * T, …), sequence after sequence
+        → values (B * T, 1), log-probabilities (B * T,), entropies (B * T,) or None.
+        """
         distribution, values, _ = self.distribution_and_values(obs, lstm_states.pi, episode_starts)
         return values, distribution.log_prob(actions), distribution.entropy()
 
@@ -315,7 +321,8 @@ class CnnNcpPolicy(MlpNcpPolicy):
 
 class MultiInputNcpPolicy(MlpNcpPolicy):
     """`MlpNcpPolicy` for dict observations, each entry encoded by stable-baselines3's
-    `CombinedExtractor`."""
+    `CombinedExtractor`.
+    """
 
     default_wiring: ClassVar[WiringLike] = CnnNcpPolicy.default_wiring
 
@@ -338,7 +345,8 @@ class CircuitShape(NamedTuple):
 
 class ActorCriticLayers(nn.Module):
     """Hidden layers between circuit and heads, of unequal inputs: motor neurons for the actor, what
-    the critic reads for the critic."""
+    the critic reads for the critic.
+    """
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class Activation:
 
 
 def _scaled_tanh(outer: float, inner: float) -> Activation:
-    """outer * tanh(inner * z)."""
+    """Outer * tanh(inner * z)."""
     return Activation(
         phi=torch.sigmoid,
         derivative=_logistic_derivative,

@@ -1,5 +1,6 @@
 """What torch may see of a layer: as a rule a whole sequence is one operation with a backward of its
-own, which is fast; who must see each operation gets the steps one after another."""
+own, which is fast; who must see each operation gets the steps one after another.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _every_operation: ContextVar[bool] = ContextVar("every_operation", default=False
 @contextmanager
 def second_derivatives() -> Iterator[None]:
     """A context in which what layers compute can be differentiated as often as wanted, as for a
-    gradient penalty; several times slower."""
+    gradient penalty; several times slower.
+    """
     token = _every_operation.set(True)
     try:
         yield
@@ -33,7 +35,8 @@ def second_derivatives() -> Iterator[None]:
 
 def is_followed(x: Tensor) -> bool:
     """Whether someone follows each operation on x: `second_derivatives`, `torch.export`,
-    `torch.jit.trace`, a transform of `torch.func`, or a tensor of a kind without values."""
+    `torch.jit.trace`, a transform of `torch.func`, or a tensor of a kind without values.
+    """
     return (
         torch.compiler.is_exporting()
         or _every_operation.get()
@@ -48,7 +51,8 @@ def is_followed(x: Tensor) -> bool:
 def written_by_hand(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Decorates the backward of an `autograd.Function`, as `once_differentiable` does, but so that
     differentiating it again always fails: that one stays silent, with a wrong result, where the
-    gradient that comes in needs no gradient itself, such as that of a sum."""
+    gradient that comes in needs no gradient itself, such as that of a sum.
+    """
 
     @wraps(backward)
     def wrapper(ctx: Any, *grad_outputs: Tensor) -> Any:

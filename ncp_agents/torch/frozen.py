@@ -17,7 +17,8 @@ MAX_CACHED = 16  # things made of one module, such as its weights for different 
 @contextmanager
 def frozen(*modules: Module) -> Iterator[None]:
     """Inside, the modules' weights stay as they are, so they are prepared once: in a rollout of
-    single steps that would take as long as the step. Calls that need gradients are not affected."""
+    single steps that would take as long as the step. Calls that need gradients are not affected.
+    """
     ours = [module for module in modules if module not in _FROZEN]  # others are so outside, too
     _FROZEN.update((module, {}) for module in ours)
     try:

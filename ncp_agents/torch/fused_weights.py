@@ -89,7 +89,8 @@ class Blocks:
     @classmethod
     def of(cls, linears: list[tuple[Tensor, Tensor]], layer_sizes: list[int], depth: int) -> Blocks:
         """The arguments are as in `FusedWeights`. The state holds the layers in order, so the
-        sources of a layer are neighbours in it, and its weights are one padded slice of all."""
+        sources of a layer are neighbours in it, and its weights are one padded slice of all.
+        """
         weight, bias = linears[0]
         inputs = weight.shape[1] - layer_sizes[0]
         if depth:

@@ -25,7 +25,8 @@ class Head(nn.Module):
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """W and b, as the hooks of `torch.nn.utils.prune`, `weight_norm` and `spectral_norm` make
-        them before each use."""
+        them before each use.
+        """
         for hook in self._forward_pre_hooks.values():
             hook(self, ())
         return self.weight, self.bias

@@ -50,7 +50,8 @@ class Plan(NamedTuple):
     @property
     def idle(self) -> dict[int, list[slice]]:
         """The first and last waves, with the layers that wait there for their first step, or have
-        done their last."""
+        done their last.
+        """
         late = len(self.layer_sizes) - 1
         steps = self.waves - late
         edges = {*range(late), *range(steps, self.waves)}
@@ -61,7 +62,7 @@ class Plan(NamedTuple):
 
     @property
     def forgotten(self) -> float:
-        """h = 0 in the scan's variable."""
+        """H = 0 in the scan's variable."""
         return 0.0 if self.mode == "pure" else 0.5
 
 
@@ -162,7 +163,8 @@ class Pure:
 class Recurrence(torch.autograd.Function):
     """u (K, B, D N or U), p0 (B, N), R (N, D N or U), timespans (K, B, N) or None, resets
     (K, B, N) bool or None, |w_tau| (N,) and A (N,) in pure mode, then for each backbone layer the
-    weight and bias that follow it → p after every wave, (K, B, N)."""
+    weight and bias that follow it → p after every wave, (K, B, N).
+    """
 
     @staticmethod
     def forward(
@@ -306,7 +308,8 @@ def _mixing(
 
 def _split(recurrent: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
     """R = own + across: from a layer to itself, which a reset cuts, and to the layer after it,
-    which belongs to the same step and is not cut. One layer: own only."""
+    which belongs to the same step and is not cut. One layer: own only.
+    """
     if len(plan.layer_sizes) == 1:
         return recurrent, None
     own = torch.zeros_like(recurrent)

@@ -44,7 +44,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def _whole(scan: Function) -> Function:
     """A scan that takes the steps one after another where each operation is followed, and that
-    torch.compile goes round: the kernels are faster than what it makes of the plain path."""
+    torch.compile goes round: the kernels are faster than what it makes of the plain path.
+    """
 
     def run(cell: Module, x: Tensor, h: Tensor, *rest: Any) -> Any:
         if not is_followed(x):
@@ -74,8 +75,9 @@ def scan(
     timespans: float | Tensor,
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
-    → states (T, B, N), final state (B, N)."""
+    """X (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
+    → states (T, B, N), final state (B, N).
+    """
     constant = None if isinstance(timespans, Tensor) else timespans
     weights = prepared(cell, constant, lambda: fuse(cell, constant))
     dtype, h = x.dtype, h.to(weights.dtype)
@@ -139,7 +141,8 @@ def scan_ltc(
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """As `scan`, for LTC neurons: what the sensory synapses do is worked out for all steps before
-    the loop, and only synapses that exist are looked at."""
+    the loop, and only synapses that exist are looked at.
+    """
     membrane = prepared(cell, None, cell.membrane)
     if resets is not None and not bool(resets.any()):
         resets = None
@@ -180,7 +183,8 @@ def step_call(
     cell: CfCCell | WiredCfCCell | LTCCell, x: Tensor, states: Tensor
 ) -> KernelCall | None:
     """One step of a cell, x (B, I) to states (B, N), as a link of a chain of the CPU's kernels, or
-    None where they do not fit. Timespans are 1."""
+    None where they do not fit. Timespans are 1.
+    """
     if isinstance(cell, LTCCell):
         membrane = cell.membrane()
         fits = membrane.is_single(states) and ltc_cpu.fits(membrane, states)
@@ -230,7 +234,7 @@ def _skew(values: Tensor, sizes: list[int]) -> Tensor:
 
 
 def _project(weights: FusedWeights, bias: Tensor, x: Tensor, waves: int) -> Tensor:
-    """x (T, B, I) → what every wave adds to the recurrent product, (K, B, its columns)."""
+    """X (T, B, I) → what every wave adds to the recurrent product, (K, B, its columns)."""
     steps, batch, _ = x.shape
     if len(weights.layer_sizes) == 1:
         return F.linear(x, weights.first, bias)

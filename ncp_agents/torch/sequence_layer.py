@@ -60,8 +60,9 @@ class SequenceLayer(nn.Module, ABC):
     def _scan(
         self, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
-        → states (T, B, N), final state (B, N)."""
+        """X (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
+        → states (T, B, N), final state (B, N).
+        """
 
     @property
     def step_by_step(self) -> bool:
@@ -70,7 +71,8 @@ class SequenceLayer(nn.Module, ABC):
 
     def frozen(self) -> AbstractContextManager[None]:
         """A context in which the weights do not change, so that single steps without gradient, as
-        in a rollout, need not prepare them each time."""
+        in a rollout, need not prepare them each time.
+        """
         return frozen(self.rnn_cell)
 
     def forward(

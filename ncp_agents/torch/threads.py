@@ -25,7 +25,8 @@ def use_threads(count: int) -> None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """A context for playing games: small networks gain nothing from more threads, which would wait
-    on the cores that the games need."""
+    on the cores that the games need.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

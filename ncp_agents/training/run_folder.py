@@ -91,7 +91,8 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
         """A folder with nothing but a recipe is of a run that never began; one written by hand is
-        not replaced by another."""
+        not replaced by another.
+        """
         begun = path.is_dir() and any(f.name not in (RECIPE, LOCK) for f in path.iterdir())
         if begun or (path.exists() and not path.is_dir()):
             raise UserError(
@@ -128,7 +129,8 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """A context of the only one who works in the folder; entering raises UserError while there
-        is another."""
+        is another.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, timeout=0)
         try:

@@ -222,7 +222,8 @@ class _Training:
 
     def evaluate(self) -> None:
         """Play whole games on separate environments; keep the policy if it is the best so far, and
-        what came out, whatever happens next."""
+        what came out, whatever happens next.
+        """
         schedule = self.recipe.schedule
         scores = evaluate(
             SavedPolicy(self.recipe, self.network),

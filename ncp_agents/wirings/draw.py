@@ -24,7 +24,8 @@ SYNAPSES = {1: ("excitatory", "#0072B2"), -1: ("inhibitory", "#D55E00")}
 
 def layout(wiring: Wiring) -> tuple[np.ndarray, np.ndarray]:
     """Places of the inputs (I, 2) and of the neurons (N, 2): x is the column, 0 for the inputs, and
-    y runs from 0 (bottom) to 1. The wiring must be built."""
+    y runs from 0 (bottom) to 1. The wiring must be built.
+    """
     inputs = len(wiring.sensory_erev_initializer())
     neurons = np.zeros((wiring.units, 2))
     for column, layer in enumerate(wiring.layers, 1):

@@ -61,9 +61,8 @@ def write_page(path: Path, trace: Trace, circuit_graph: CircuitGraph, title: str
 
 
 def check_page_path(path: Path) -> None:
-    """
-    Raises:
-        UserError: `path` does not end in .html.
+    """Raises:
+    UserError: `path` does not end in .html.
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"page {path} ends in {path.suffix!r}, expected .html")

@@ -15,7 +15,7 @@ def batch_first(values: Tensor) -> bool:
 
 
 def ordered(x: Tensor) -> Tensor:
-    """x without gaps, copied only if it has some."""
+    """X without gaps, copied only if it has some."""
     return x if x.transpose(0, 1).is_contiguous() else x.contiguous()
 
 

@@ -105,8 +105,9 @@ def fits(weights: FusedWeights, h: Tensor) -> bool:
 def run(
     weights: FusedWeights, x: Tensor, h: Tensor, timespans: Tensor | None, resets: Tensor | None
 ) -> Tensor:
-    """x (T, B, I), h (B, N), timespans (T, B) or None, resets (T, B) bool or None
-    → h after every step, (T, B, N)."""
+    """X (T, B, I), h (B, N), timespans (T, B) or None, resets (T, B) bool or None
+    → h after every step, (T, B, N).
+    """
     plan = Plan.of(weights, heads=3 if timespans is None else 4)
     backend = kernels.backend("cfc", h.device.type)
     x, h = backend.ordered(x.to(h.dtype)), h.contiguous()

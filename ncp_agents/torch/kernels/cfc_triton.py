@@ -121,7 +121,8 @@ def _padded(neurons: int) -> int:
 
 def _layer_table(plan: Plan, device: torch.device) -> Tensor:
     """For every neuron its layer, that layer's size, and its place in a row of `Kept.activity` for
-    head 0: (3, N) int32."""
+    head 0: (3, N) int32.
+    """
     table = [
         (index, size, plan.heads * where.start + j)
         for index, (where, size) in enumerate(zip(plan.layers, plan.layer_sizes, strict=True))

@@ -57,7 +57,8 @@ class _Call(ctypes.Structure):
 
 def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
     """Whether `run` takes these: square kernels without padding, dilation or groups, all on the
-    CPU, and no gradient of the frames."""
+    CPU, and no gradient of the frames.
+    """
     chain = _convolutions(cnn)
     return (
         kernels.are_on()
@@ -197,7 +198,8 @@ def _reading(plan: Plan, frames: Tensor) -> _Call:
 
 def _packed_shapes(frames: Tensor, weights: Sequence[Tensor]) -> list[tuple[int, int, int, int]]:
     """(kernel, kernel, channels, filters) of the weights as the kernel has them: what it makes is
-    padded, and so what it reads, but for a frame's channels."""
+    padded, and so what it reads, but for a frame's channels.
+    """
     wide = [padded(weight.shape[0]) for weight in weights[::2]]
     channels = [frames.shape[1], *wide[:-1]]
     sizes = [weight.shape[2] for weight in weights[::2]]

@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 
 def path(variant: str) -> Path:
     """Where the library is, named after the sources it was made from: an older one, left behind
-    when those changed, would misread what it is given."""
+    when those changed, would misread what it is given.
+    """
     sources = sorted(HERE.glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")

@@ -81,8 +81,9 @@ def run(
     timespans: float | Tensor,
     resets: Tensor | None,
 ) -> Tensor:
-    """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
-    → v after every step, (T, B, N)."""
+    """X (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
+    → v after every step, (T, B, N).
+    """
     varying = timespans.contiguous() if isinstance(timespans, Tensor) else None
     call = _Call(membrane, timespan=0.0 if isinstance(timespans, Tensor) else timespans)
     differentiable = ordered(x.to(v.dtype)), v.contiguous(), varying, *_parameters(membrane)
@@ -153,7 +154,8 @@ class _Call:
         self, resets: Tensor | None, x: Tensor, v: Tensor, *rest: Any, keep: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """→ v after every step (T, B, N) and, to keep for the backward, v before each unfold and
-        what it divided by, (T, U, N, B) each."""
+        what it divided by, (T, U, N, B) each.
+        """
         argument = self.argument(resets, x, v, *rest)
         rows, neurons = v.shape
         states = new_like(x, neurons)
@@ -170,7 +172,8 @@ class _Call:
 class LtcRecurrence(torch.autograd.Function):
     """x (T, B, I), v (B, N), timespans (T, B) or None, [cm, leak, rest] (3, N), then
     [slope, offset, weight, pull] (4, S) of the sensory and the internal synapses
-    → v after every step, (T, B, N)."""
+    → v after every step, (T, B, N).
+    """
 
     @staticmethod
     def forward(ctx, call: _Call, resets: Tensor | None, *tensors: Any) -> Tensor:
@@ -204,7 +207,8 @@ class LtcRecurrence(torch.autograd.Function):
 
 def _parameters(membrane: Membrane) -> tuple[Tensor, Tensor, Tensor]:
     """[cm, leak, rest] (3, N), then [slope, offset, weight, pull] (4, S) of the sensory and the
-    internal synapses."""
+    internal synapses.
+    """
     neurons = torch.stack([membrane.cm, membrane.leak, membrane.rest])
     return neurons, _stacked(membrane.sensory), _stacked(membrane.internal)
 

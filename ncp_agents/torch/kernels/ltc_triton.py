@@ -31,8 +31,9 @@ def fits(membrane: Membrane, v: Tensor) -> bool:
 def run(
     membrane: Membrane, x: Tensor, v: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
-    """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
-    → v after every step, (T, B, N)."""
+    """X (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
+    → v after every step, (T, B, N).
+    """
     conductance, pull = membrane.base(x.to(v.dtype))
     if not isinstance(timespans, Tensor):
         timespans = v.new_full(x.shape[:2], timespans)
@@ -52,7 +53,8 @@ def run(
 
 def _dense(synapses: Synapses) -> Tensor:
     """Slope, offset, weight and pull from each neuron to each, (4, N, N); zero where no synapse
-    is."""
+    is.
+    """
     values = torch.stack([synapses.slope, synapses.offset, synapses.weight, synapses.pull])
     dense = values.new_zeros(4, synapses.neurons, synapses.neurons)
     dense[:, synapses.source, synapses.target] = values
@@ -61,7 +63,8 @@ def _dense(synapses: Synapses) -> Tensor:
 
 class LtcRecurrence(torch.autograd.Function):
     """Conductance and pull of the sensory synapses and the leak (T, B, N), v (B, N), timespans
-    (T, B), cm (N,), the neurons' synapses as `_dense` gives them → v after every step (T, B, N)."""
+    (T, B), cm (N,), the neurons' synapses as `_dense` gives them → v after every step (T, B, N).
+    """
 
     @staticmethod
     def forward(ctx, unfolds: int, resets: Tensor | None, *tensors: Tensor) -> Tensor:

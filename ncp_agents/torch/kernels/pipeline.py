@@ -60,8 +60,9 @@ class _Linear(ctypes.Structure):
 
 
 def linear(weight: Tensor, bias: Tensor, x: Tensor, out: Tensor, relu: bool = False) -> KernelCall:
-    """out (B, O) of x (B, I) by a layer of weight (O, I) and bias (O,), with ReLU after it if
-    `relu`. All in float32, x and out without gaps."""
+    """Out (B, O) of x (B, I) by a layer of weight (O, I) and bias (O,), with ReLU after it if
+    `relu`. All in float32, x and out without gaps.
+    """
     outputs, inputs = weight.shape
     fill = padded(outputs) - outputs
     packed = F.pad(weight, (0, 0, 0, fill)).T.contiguous(), F.pad(bias, (0, fill)).contiguous()
