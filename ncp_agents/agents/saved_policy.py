@@ -73,7 +73,7 @@ class SavedPolicy:
         deterministic: bool = False,
         timespans: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
-        """Observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,)
+        """observation (B, C, H, W) uint8, state from the last call or None, episode_start (B,)
         bool, timespans (B,) since the previous observation in steps, None = 1.0 → actions (B,) and
         the new state. Does what stable-baselines3's `predict` does, with less around it.
         """
@@ -97,7 +97,7 @@ class SavedPolicy:
     predict = act
 
     def choose(self, logits: Tensor, deterministic: bool) -> Tensor:
-        """Logits (B, A) → actions (B,), the likeliest or drawn."""
+        """logits (B, A) → actions (B,), the likeliest or drawn."""
         if deterministic:
             return logits.argmax(-1)
         sums = logits.softmax(-1).cumsum(-1)  # torch.multinomial takes several times as long

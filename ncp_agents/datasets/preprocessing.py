@@ -13,7 +13,7 @@ BLOCK = 64  # frames at once, so that the numbers between stay small
 
 
 def observed(frames: np.ndarray, size: int) -> np.ndarray:
-    """Frames (T, H, W) or (T, H, W, 3) uint8 → (T, size, size, 1) uint8.
+    """frames (T, H, W) or (T, H, W, 3) uint8 → (T, size, size, 1) uint8.
 
     Colours become grey as in ALE, to the bit. A pixel of the result is the mean of the area that
     it covers, as with OpenCV's INTER_AREA in ALE's environments; where that mean lies between two
@@ -28,7 +28,7 @@ def observed(frames: np.ndarray, size: int) -> np.ndarray:
 
 
 def grey(frames: np.ndarray) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 → ALE's luminance (T, H, W) uint8; grey ones stay as they are."""
+    """frames (T, H, W, 3) uint8 → ALE's luminance (T, H, W) uint8; grey ones stay as they are."""
     if frames.ndim == 3:
         return frames
     red, green, blue = (frames[..., i].astype(np.uint32) for i in range(3))

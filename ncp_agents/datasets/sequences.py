@@ -40,7 +40,7 @@ class Games(NamedTuple):
 
 
 def discounted_returns(rewards: np.ndarray, resets: np.ndarray, gamma: float) -> np.ndarray:
-    """Rewards (T,), resets (T,) bool → what PPO's critic learns: the discounted sums (T,) of the
+    """rewards (T,), resets (T,) bool → what PPO's critic learns: the discounted sums (T,) of the
     rewards' signs, each to the step before the next reset.
     """
     lives = np.split(np.sign(rewards).astype(float), np.flatnonzero(resets)[1:])

@@ -111,7 +111,7 @@ class CircuitGraph:
         return np.stack([source, np.concatenate([group.target for group in self.synapses])], 1)
 
     def currents(self, signals: np.ndarray) -> np.ndarray:
-        """Signals (…, K) → (…, S); positive raises the target, negative lowers it."""
+        """signals (…, K) → (…, S); positive raises the target, negative lowers it."""
         return np.concatenate([group.currents(signals) for group in self.synapses], -1)
 
     @property
@@ -257,7 +257,7 @@ def circuit_graph(policy: SavedPolicy) -> CircuitGraph:
 
 
 def gates(policy: SavedPolicy, features: np.ndarray, state: np.ndarray, before: np.ndarray):
-    """Features (T, I), state (T, N), before (T, N) → the time gates of a CfC (T, N), zeros of
+    """features (T, I), state (T, N), before (T, N) → the time gates of a CfC (T, N), zeros of
     another cell.
     """
     found = np.zeros_like(state)

@@ -52,7 +52,7 @@ class Screens:
         return [*self._packed, _pack(self._open)] if self._open else list(self._packed)
 
     def append(self, screen: np.ndarray) -> None:
-        """Screen (H, W, 3) uint8.
+        """screen (H, W, 3) uint8.
 
         Raises:
             ValueError: another size than the screens before.

@@ -192,7 +192,7 @@ def with_help(
     action: int,
     message: str = "",
 ) -> np.ndarray:
-    """Screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8: the game, enlarged, with a
+    """screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8: the game, enlarged, with a
     message across it, and beside it score, keys, and the actions with the last one taken.
     """
     height, width = SCALE * screen.shape[0], SCALE * screen.shape[1]

@@ -119,7 +119,7 @@ class CfCCell(DropoutRNNCell, keras.layers.Layer):
         return heads
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
         [(B, N)] → output (B, N), new states [(B, N)].
         """
         x, timespan = split_timespans(inputs)

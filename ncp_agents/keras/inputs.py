@@ -42,7 +42,7 @@ def split_timespans(inputs: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def single_state(states: Any) -> Tensor:
-    """H (B, N) from [h], as Keras hands it to a cell, or from h itself.
+    """h (B, N) from [h], as Keras hands it to a cell, or from h itself.
 
     Raises:
         ValueError: more than one.

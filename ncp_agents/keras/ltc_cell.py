@@ -191,7 +191,7 @@ class LTCCell(WiredCell):
         return x + self.params["input_b"] if self.input_mapping == "affine" else x
 
     def read_out(self, v: Tensor) -> Tensor:
-        """V (…, N) → (…, M)."""
+        """v (…, N) → (…, M)."""
         motor = v[..., : self.output_size]
         if self.output_mapping:
             motor = motor * self.params["output_w"]
@@ -205,7 +205,7 @@ class LTCCell(WiredCell):
         return conductance + membrane.leak + self.epsilon, pull + membrane.leak * membrane.rest
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
         [(B, N)] → output (B, M), new states [(B, N)].
         """
         x, timespan = split_timespans(inputs)

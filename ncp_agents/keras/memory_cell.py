@@ -72,7 +72,7 @@ class MixedMemoryRNN(keras.layers.Layer):
         return ops.tanh(c) * ops.sigmoid(output_gate), c
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states h and c
+        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states h and c
         (B, N) each → output, [h', c'].
         """
         x, _ = split_timespans(inputs)

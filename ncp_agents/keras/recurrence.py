@@ -131,7 +131,7 @@ def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays
     transposed = [ops.transpose(kernel) for kernel in kernels]
 
     def through(dh: Tensor, now: Arrays) -> list[Tensor]:
-        """Dh (…, N) → dz of each product, the heads' first."""
+        """dh (…, N) → dz of each product, the heads' first."""
         dzs = [now["local"] * ops.concatenate([dh] * heads, axis=-1)]
         for k in reversed(range(plan.depth)):
             dzs.append(ops.matmul(dzs[-1], transposed[k + 1]) * now[f"slope_{k}"])
@@ -230,6 +230,6 @@ def _derivatives(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None)
 
 
 def _product(x: Tensor, dz: Tensor) -> Tensor:
-    """X (T, B, K), dz (T, B, L) → the gradient (K, L) of the kernel between them."""
+    """x (T, B, K), dz (T, B, L) → the gradient (K, L) of the kernel between them."""
     rows = [ops.reshape(values, (-1, values.shape[-1])) for values in (x, dz)]
     return ops.matmul(ops.transpose(rows[0]), rows[1])

@@ -78,7 +78,7 @@ class SequenceLayer(keras.layers.RNN):
     def inner_loop(
         self, sequences: Tensor, initial_state: Any, mask: Any, training: bool = False
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """X (B, T, I), or (B, T, I + 1) with timespans last → last output, outputs, states."""
+        """x (B, T, I), or (B, T, I + 1) with timespans last → last output, outputs, states."""
         x = self._time_major(sequences)
         if mask is not None:
             mask = ops.cast(ops.reshape(mask, ops.shape(sequences)[:2]), x.dtype)

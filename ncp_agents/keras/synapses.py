@@ -53,20 +53,20 @@ class Synapses:
         return ops.take(flat, self.source * self.neurons + self.targets[:, None])[..., None]
 
     def at_sources(self, v: Tensor) -> Tensor:
-        """V (sources, B) → v at each synapse, (R, K, B)."""
+        """v (sources, B) → v at each synapse, (R, K, B)."""
         return ops.take(v, self.source, axis=0)
 
     def receive(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """V (sources, B) → conductance and pull, (N, B) each."""
+        """v (sources, B) → conductance and pull, (N, B) each."""
         return self.sums(strengths, self.activity(strengths, v)[1])
 
     def activity(self, strengths: Strengths, v: Tensor) -> tuple[Tensor, Tensor]:
-        """V (sources, B) → v at each synapse and act, (R, K, B) each."""
+        """v (sources, B) → v at each synapse and act, (R, K, B) each."""
         at = self.at_sources(v)
         return at, ops.sigmoid(at * strengths.slope - strengths.offset)
 
     def sums(self, strengths: Strengths, act: Tensor) -> tuple[Tensor, Tensor]:
-        """Act (R, K, B) → conductance and pull, (N, B) each."""
+        """act (R, K, B) → conductance and pull, (N, B) each."""
         weights = ops.concatenate([strengths.weight, strengths.pull], axis=-1)
         sums = ops.matmul(ops.swapaxes(weights, -1, -2), act)  # (R, 2, B)
         sums = ops.concatenate([sums, ops.zeros_like(sums[:1])], axis=0)

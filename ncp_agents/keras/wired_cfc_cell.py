@@ -93,7 +93,7 @@ class WiredCfCCell(WiredCell):
         return split_sizes(h, self.layer_sizes)
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
+        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
         [(B, N)] → output (B, M), new states [(B, N)].
         """
         x, timespan = split_timespans(inputs)

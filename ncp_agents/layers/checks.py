@@ -35,7 +35,7 @@ def renamed(name: str, value: Any, older: str, alias: Any, default: Any = None) 
 
 
 def check_step(x: Any, h: Any, timespan: Any, inputs: int, neurons: int) -> Any:
-    """X (B, I), h (B, N), timespan a float, (B,) or (B, 1), all also without B where the cell takes
+    """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), all also without B where the cell takes
     that → timespan as a float or (B, 1).
 
     Raises:

@@ -46,11 +46,11 @@ class FusedCfC(NamedTuple):
     """|w_tau| and A, (1, N) each, in pure mode."""
 
     def project(self, x: mx.array) -> mx.array:
-        """X (…, I) → what the inputs add to the first map (…, U)."""
+        """x (…, I) → what the inputs add to the first map (…, U)."""
         return mx.addmm(self.bias, x, self.from_inputs)
 
     def step(self, projected: mx.array, h: mx.array, timespan: float | mx.array) -> mx.array:
-        """Projected (B, U), h (B, N), timespan a float or (B, 1) → h' (B, N)."""
+        """projected (B, U), h (B, N), timespan a float or (B, 1) → h' (B, N)."""
         z = mx.addmm(projected, h, self.recurrent)
         for weight, bias in self.following:
             z = self.activation(z)
@@ -226,7 +226,7 @@ class CfCCell(nn.Module):
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """X (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
 
         Raises:
             ValueError: another shape.

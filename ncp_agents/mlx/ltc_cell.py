@@ -37,7 +37,7 @@ class Layout:
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> Layout:
-        """Matrix (sources, N), nonzero where a synapse is."""
+        """matrix (sources, N), nonzero where a synapse is."""
         exists = matrix != 0
         receiving = np.flatnonzero(exists.any(0))
         column = np.full(matrix.shape[1], len(receiving))
@@ -67,7 +67,7 @@ class Synapses(NamedTuple):
     """(K, R) each; pull is weight * reversal potential."""
 
     def receive(self, v: mx.array) -> tuple[mx.array, mx.array]:
-        """V (sources, B) → what the synapses add to conductance and pull, (N, B) each."""
+        """v (sources, B) → what the synapses add to conductance and pull, (N, B) each."""
         weighted = activate(v[self.layout.source], *(p[..., None] for p in self[1:]))
         nothing = mx.zeros((1, v.shape[1]), v.dtype)
         conductance, pull = (
@@ -107,7 +107,7 @@ class Membrane(NamedTuple):
     epsilon: float
 
     def project(self, x: mx.array) -> mx.array:
-        """X (…, B, I) → conductance and pull (…, 2, N, B) of all that stays within a step."""
+        """x (…, B, I) → conductance and pull (…, 2, N, B) of all that stays within a step."""
         *steps, batch, inputs = x.shape
         flat = mx.contiguous(x.reshape(-1, inputs).T)
         conductance, pull = self.sensory.receive(flat)
@@ -216,7 +216,7 @@ class LTCCell(WiredCell):
         )
 
     def map_outputs(self, v: mx.array) -> mx.array:
-        """V (…, N) → (…, M)."""
+        """v (…, N) → (…, M)."""
         motor = v[..., : self.motor_size]
         if self.output_mapping:
             motor = motor * self.output_w
@@ -225,7 +225,7 @@ class LTCCell(WiredCell):
     def __call__(
         self, inputs: mx.array, states: mx.array, elapsed_time: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """Inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
+        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
         → output (B, M), state (B, N).
 
         Raises:

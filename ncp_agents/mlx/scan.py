@@ -31,7 +31,7 @@ def scan(
     timespans: float | mx.array,
     resets: mx.array | None,
 ) -> tuple[mx.array, mx.array, mx.array | None]:
-    """X (T, B, I), h (B, N), c (B, N) with memory, timespans a float or (T, B), resets (T, B) bool
+    """x (T, B, I), h (B, N), c (B, N) with memory, timespans a float or (T, B), resets (T, B) bool
     or None → states (T, B, N), final h (B, N), final c or None.
     """
     varying = isinstance(timespans, mx.array)

@@ -25,7 +25,7 @@ class FusedChain(NamedTuple):
         return self.layers[0].project(x)
 
     def step(self, projected: mx.array, h: mx.array, timespan: float | mx.array) -> mx.array:
-        """Projected (B, U) of the first layer, h (B, N) → h' (B, N)."""
+        """projected (B, U) of the first layer, h (B, N) → h' (B, N)."""
         first, *others = self.layers
         previous, *states = mx.split(h, self.ends, -1)
         new = [first.step(projected, previous, timespan)]
@@ -118,7 +118,7 @@ class WiredCfCCell(WiredCell):
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """X (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
         (B, N).
 
         Raises:

@@ -35,7 +35,7 @@ def captioned_frames(steps: Iterable[Step]) -> Iterator[tuple[Step, np.ndarray]]
 
 
 def add_caption(screen: np.ndarray, text: str) -> np.ndarray:
-    """Screen (H, W, 3) uint8 → (CAPTION_HEIGHT + H, W, 3), with one line of text above it."""
+    """screen (H, W, 3) uint8 → (CAPTION_HEIGHT + H, W, 3), with one line of text above it."""
     height, width, _ = screen.shape
     strip = Image.new("L", (width, CAPTION_HEIGHT))
     font = ImageFont.load_default_imagefont()  # without FreeType, and sharp at this size

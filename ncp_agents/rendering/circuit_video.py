@@ -151,7 +151,7 @@ class _Circuit:
         self._picture = np.empty(LIT.height * LIT.width, np.uint32)  # a number is r, g, b, 0
 
     def draw(self, frame: np.ndarray, signals: np.ndarray) -> None:
-        """Signals (K,)."""
+        """signals (K,)."""
         picture = self._picture
         picture[:] = _GLOW[0]
         if len(self._drawn):
@@ -267,7 +267,7 @@ def _spots(xy: np.ndarray, shapes: list[_Shape]) -> tuple[np.ndarray, np.ndarray
 
 
 def _diverging(values: np.ndarray) -> np.ndarray:
-    """Values (n,) of -1…1 → colours (n, 3) float32 of 0…255."""
+    """values (n,) of -1…1 → colours (n, 3) float32 of 0…255."""
     strength = np.minimum(np.abs(values), 1)[:, None] ** 0.8
     color = np.where(
         values[:, None] >= 0, np.array(RAISES, np.float32), np.array(LOWERS, np.float32)

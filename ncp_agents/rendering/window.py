@@ -51,7 +51,7 @@ class Window:
         self._clock = self._pygame.time.Clock()
 
     def show(self, picture: np.ndarray) -> bool:
-        """Picture (H, W, 3) uint8 → False once the window was closed."""
+        """picture (H, W, 3) uint8 → False once the window was closed."""
         pygame = self._pygame
         height, width, _ = picture.shape
         if self._surface is None:

@@ -88,7 +88,7 @@ class FusedInference(local):
         self._chain = KernelPipeline([self._see, encode, step, decide], batch)
 
     def __call__(self, frames: Tensor, h: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (B, C, H, W) uint8, h (B, N), resets (B,) bool → logits (B, A), new h (B, N)."""
+        """frames (B, C, H, W) uint8, h (B, N), resets (B,) bool → logits (B, A), new h (B, N)."""
         frames, h, resets = frames.contiguous(), h.contiguous(), resets.contiguous()
         self._see.call.bytes = frames.data_ptr()
         self._step.call.start, self._step.call.resets = h.data_ptr(), resets.data_ptr()

@@ -43,7 +43,7 @@ class LSTMCircuit(nn.Module):
         timespans: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """Input (B, T, I), hx a pair of (B, N), None = zeros, resets (B, T) bool → h at every step
+        """input (B, T, I), hx a pair of (B, N), None = zeros, resets (B, T) bool → h at every step
         (B, T, N) and the last pair. `nn.LSTM` cannot forget within a sequence, so it runs from each
         step at which some sequence does to the next.
 

@@ -163,7 +163,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         timespans: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Features (B * T, I), sequence after sequence, states a pair of (1, B, N), episode_starts
+        """features (B * T, I), sequence after sequence, states a pair of (1, B, N), episode_starts
         (B * T,), timespans (B * T,) in steps, None = 1.0 → all neurons (B * T, N) and the new
         pair.
         """
@@ -238,7 +238,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     def distribution_and_values(
         self, obs: PyTorchObs, states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> tuple[Distribution, Tensor, tuple[Tensor, Tensor]]:
-        """Obs (B * T, …), sequence after sequence, states a pair of (1, B, N), episode_starts
+        """obs (B * T, …), sequence after sequence, states a pair of (1, B, N), episode_starts
         (B * T,) → the actions' distribution, values (B * T, 1) and the new pair.
         """
         neurons, critic_features, states = self._see(obs, states, episode_starts)
@@ -268,7 +268,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         timespans: Tensor | None = None,
     ) -> tuple[Distribution, tuple[Tensor, ...]]:
-        """Timespans (B * T,): time since the previous observation in steps, None = 1.0."""
+        """timespans (B * T,): time since the previous observation in steps, None = 1.0."""
         neurons, _, states = self._see(obs, lstm_states, episode_starts, timespans)
         return self._actor(neurons), states
 
@@ -298,7 +298,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
     def evaluate_actions(
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Obs (B * T, …) and actions (B * T, …), sequence after sequence
+        """obs (B * T, …) and actions (B * T, …), sequence after sequence
         → values (B * T, 1), log-probabilities (B * T,), entropies (B * T,) or None.
         """
         distribution, values, _ = self.distribution_and_values(obs, lstm_states.pi, episode_starts)

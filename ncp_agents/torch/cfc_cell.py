@@ -157,7 +157,7 @@ class CfCCell(nn.Module):
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """X (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
 
         Raises:
             ValueError: another shape.

@@ -32,7 +32,7 @@ class Synapses(NamedTuple):
     """(S,) each; pull is weight * reversal potential."""
 
     def receive(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """V (…, sources) → what the synapses add to conductance and pull, (…, N) each."""
+        """v (…, sources) → what the synapses add to conductance and pull, (…, N) each."""
         act = torch.sigmoid(v[..., self.source] * self.slope - self.offset)
         target = self.target.expand(act.shape)
         zeros = act.new_zeros(*act.shape[:-1], self.neurons)
@@ -62,7 +62,7 @@ class Membrane(NamedTuple):
         )
 
     def base(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """X (…, I) → conductance and pull (…, N) of all that stays the same within a step."""
+        """x (…, I) → conductance and pull (…, N) of all that stays the same within a step."""
         conductance, pull = self.sensory.receive(x)
         return conductance + self.leak + self.epsilon, pull + self.leak * self.rest
 
@@ -174,7 +174,7 @@ class LTCCell(WiredCell):
         )
 
     def map_outputs(self, v: Tensor) -> Tensor:
-        """V (…, N) → (…, M)."""
+        """v (…, N) → (…, M)."""
         motor = v[..., : self.motor_size]
         if not self.output_mapping:
             return motor.clone()  # may be changed in place, as v may not: the backward needs it
@@ -184,7 +184,7 @@ class LTCCell(WiredCell):
     def forward(
         self, inputs: Tensor, states: Tensor, elapsed_time: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
+        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
         → output (B, M), state (B, N).
 
         Raises:

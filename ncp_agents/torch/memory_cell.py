@@ -42,5 +42,5 @@ class RecurrentMap(nn.Module):
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs)))
 
     def forward(self, h: Tensor) -> Tensor:
-        """H (B, N) → (B, outputs)."""
+        """h (B, N) → (B, outputs)."""
         return nn.functional.linear(h, self.weight)

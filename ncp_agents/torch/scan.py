@@ -75,7 +75,7 @@ def scan(
     timespans: float | Tensor,
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """X (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
+    """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → states (T, B, N), final state (B, N).
     """
     constant = None if isinstance(timespans, Tensor) else timespans
@@ -234,7 +234,7 @@ def _skew(values: Tensor, sizes: list[int]) -> Tensor:
 
 
 def _project(weights: FusedWeights, bias: Tensor, x: Tensor, waves: int) -> Tensor:
-    """X (T, B, I) → what every wave adds to the recurrent product, (K, B, its columns)."""
+    """x (T, B, I) → what every wave adds to the recurrent product, (K, B, its columns)."""
     steps, batch, _ = x.shape
     if len(weights.layer_sizes) == 1:
         return F.linear(x, weights.first, bias)

@@ -60,7 +60,7 @@ class SequenceLayer(nn.Module, ABC):
     def _scan(
         self, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """X (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
+        """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
         → states (T, B, N), final state (B, N).
         """
 

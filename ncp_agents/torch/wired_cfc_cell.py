@@ -94,7 +94,7 @@ class WiredCfCCell(WiredCell):
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """X (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
+        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
         (B, N).
 
         Raises:

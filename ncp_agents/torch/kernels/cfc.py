@@ -105,7 +105,7 @@ def fits(weights: FusedWeights, h: Tensor) -> bool:
 def run(
     weights: FusedWeights, x: Tensor, h: Tensor, timespans: Tensor | None, resets: Tensor | None
 ) -> Tensor:
-    """X (T, B, I), h (B, N), timespans (T, B) or None, resets (T, B) bool or None
+    """x (T, B, I), h (B, N), timespans (T, B) or None, resets (T, B) bool or None
     → h after every step, (T, B, N).
     """
     plan = Plan.of(weights, heads=3 if timespans is None else 4)

@@ -81,7 +81,7 @@ def run(
     timespans: float | Tensor,
     resets: Tensor | None,
 ) -> Tensor:
-    """X (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
+    """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → v after every step, (T, B, N).
     """
     varying = timespans.contiguous() if isinstance(timespans, Tensor) else None

@@ -31,7 +31,7 @@ def fits(membrane: Membrane, v: Tensor) -> bool:
 def run(
     membrane: Membrane, x: Tensor, v: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
-    """X (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
+    """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
     → v after every step, (T, B, N).
     """
     conductance, pull = membrane.base(x.to(v.dtype))

@@ -60,7 +60,7 @@ class _Linear(ctypes.Structure):
 
 
 def linear(weight: Tensor, bias: Tensor, x: Tensor, out: Tensor, relu: bool = False) -> KernelCall:
-    """Out (B, O) of x (B, I) by a layer of weight (O, I) and bias (O,), with ReLU after it if
+    """out (B, O) of x (B, I) by a layer of weight (O, I) and bias (O,), with ReLU after it if
     `relu`. All in float32, x and out without gaps.
     """
     outputs, inputs = weight.shape
