@@ -2,7 +2,7 @@
 
 import torch
 
-from ncp_agents.torch.kernels import cfc_cpu, convolutions, ltc_cpu
+from ncp_agents.torch.kernels import cfc_cpu, pipeline
 from ncp_agents.torch.kernels import library as compiled
 
 HERE = compiled.VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "generic")
@@ -12,5 +12,5 @@ VARIANTS = {"avx512": ["avx512", "avx2"]}.get(HERE, [HERE])
 def use_library(variant, monkeypatch):
     """Until the test's end; `make install` has compiled all of them."""
     one = compiled.load(compiled.path(variant))
-    for module in (compiled, cfc_cpu, ltc_cpu, convolutions):
+    for module in (compiled, cfc_cpu, pipeline):
         monkeypatch.setattr(module, "library", lambda: one)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from instruction_sets import VARIANTS, use_library
 from kernel_parity import assert_equals_plain
 
 from ncp_agents.torch import LTC, CfC, kernels
-from ncp_agents.torch.kernels import cfc_cpu, ltc_cpu
+from ncp_agents.torch.fused_weights import fuse
+from ncp_agents.torch.kernels import cfc, cfc_cpu, convolutions, ltc_cpu
 from ncp_agents.torch.kernels import library as compiled
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
@@ -24,7 +26,7 @@ def variant(request, monkeypatch):
 
 
 def silent(neurons: int) -> Wiring:
-    """Neurons that hear the inputs and not each other."""
+    """Neurons with synapses from the inputs only."""
     wiring = Wiring(neurons)
     wiring.set_output_dim(neurons)
     wiring.build(3)
@@ -102,33 +104,86 @@ def test_nan_stays_in_its_row():
     assert not outputs[1, :2].isnan().any()
 
 
-def calls_of(monkeypatch) -> list[str]:
-    calls = []
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The kernels that run, by name."""
+    names = []
     parallel_rows = compiled.parallel_rows
+    for module in (cfc_cpu, ltc_cpu):
+        monkeypatch.setattr(
+            module,
+            "parallel_rows",
+            lambda name, *rest: names.append(name) or parallel_rows(name, *rest),
+        )
+    return names
 
-    def noted(name, *rest, **options):
-        calls.append(name)
-        parallel_rows(name, *rest, **options)
 
-    monkeypatch.setattr(cfc_cpu, "parallel_rows", noted)
-    monkeypatch.setattr(ltc_cpu, "parallel_rows", noted)
-    return calls
-
-
-def test_kernels_are_chosen_by_themselves_and_can_be_switched_off(monkeypatch):
-    calls = calls_of(monkeypatch)
+def test_kernels_are_chosen_by_themselves_and_can_be_switched_off(calls):
     circuit, x = CfC(3, AutoNCP(12, 3)), torch.randn(2, 4, 3)
     circuit(x)[0].sum().backward()
     assert calls == ["cfc_forward", "cfc_backward"]
     with kernels.off():
         circuit(x)[0].sum().backward()
-    assert len(calls) == 2
     circuit.double()(x.double())  # no kernel for other dtypes
     CfC(3, 4, mode="pure")(x)
     CfC(3, 4, activation="gelu")(x)
     assert len(calls) == 2
     LTC(3, 4)(x)[0].sum().backward()
     assert calls[2:] == ["ltc_forward", "ltc_backward"]
+
+
+@pytest.mark.parametrize("make", [lambda: CfC(3, AutoNCP(12, 3)), lambda: LTC(3, 4)])
+def test_frozen_single_steps_equal_a_whole_sequence(make, calls):
+    circuit, x = make(), torch.randn(2, 4, 3)
+    timespans, state, outputs = torch.rand(2, 4), None, []
+    with torch.no_grad():
+        expected, _ = circuit(x, timespans=timespans)
+        with circuit.frozen():
+            for t in range(4):
+                now = slice(t, t + 1)
+                output, state = circuit(x[:, now], state, timespans=timespans[:, now])
+                outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, 1), expected)
+    assert len(calls) == 5
+
+
+def test_a_timespan_of_zero_has_a_gradient():
+    circuit, x = LTC(3, AutoNCP(12, 3)), torch.randn(2, 3, 3)
+    results = []
+    for context in (kernels.off(), nullcontext()):
+        timespans = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 2.0]], requires_grad=True)
+        with context:
+            results.append(torch.autograd.grad(circuit(x, timespans=timespans)[0].sum(), timespans))
+    torch.testing.assert_close(*results)
+
+
+def arguments():
+    """Of an operator of each kind, small."""
+    cfc_weights = fuse(CfC(3, AutoNCP(12, 3)).rnn_cell, 1.0)
+    backbone = fuse(CfC(3, 4, backbone_units=5, backbone_layers=2).rnn_cell, None)
+    x, resets = torch.randn(5, 2, 3), torch.rand(5, 2) < 0.3
+    timespans = torch.rand(5, 2).requires_grad_()
+    membrane = LTC(3, AutoNCP(12, 3)).rnn_cell.membrane()
+    conv = [torch.randn(4, 1, 3, 3).requires_grad_(), torch.randn(4).requires_grad_()]
+    own = [each.detach().requires_grad_() for each in ltc_cpu.parameters(membrane)]
+    leaves = [
+        [tensor.detach().requires_grad_() for tensor in weights.tensors]
+        for weights in (cfc_weights, backbone)
+    ]
+    yield cfc.cfc, (x, torch.randn(2, 12), None, resets, leaves[0], *cfc_weights.sizes, True)
+    by_batch = torch.randn(2, 5, 3).transpose(0, 1).requires_grad_()
+    yield cfc.cfc, (by_batch, torch.randn(2, 4), timespans, None, leaves[1], *backbone.sizes, True)
+    constants = (ltc_cpu.indices(membrane), 0.0, membrane.unfolds, membrane.epsilon, True)
+    yield ltc_cpu.ltc, (x, torch.randn(2, 12), timespans, resets, *own, *constants)
+    yield convolutions.convolutions, (torch.rand(2, 1, 9, 9), conv, [2])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own
+@pytest.mark.parametrize("index", range(4))
+def test_operators_keep_torch_contract(index):
+    """Schema, tensors without values, autograd, tracing."""
+    operator, args = list(arguments())[index]
+    torch.library.opcheck(operator, args)
 
 
 def test_the_environment_switches_them_off():
@@ -161,7 +216,7 @@ with torch.no_grad():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
-def test_a_forked_child_goes_on_with_one_thread():
+def test_a_forked_child_continues_with_one_thread():
     answer = subprocess.run(
         [sys.executable, "-c", FORKED], capture_output=True, text=True, check=True, timeout=120
     )

@@ -24,7 +24,6 @@ from ncp_agents.torch import (
     LTCCell,
     WiredCfCCell,
     kernels,
-    second_derivatives,
 )
 from ncp_agents.wirings import AutoNCP
 
@@ -70,12 +69,39 @@ def test_functional_call_and_assign_see_every_parameter(layer, x):
     assert torch.equal(layer(x)[0], expected)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo looks at it
-def test_compiled_layers_give_the_same(layer, x):
+def operators_of(graph: torch.fx.GraphModule) -> list[str]:
+    return [str(n.target) for n in graph.graph.nodes if str(n.target).startswith("ncp_agents.")]
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_compiled_layers_are_one_graph_with_one_operator(layer, x, varying):
     torch.compiler.reset()
-    eager = torch.nn.Sequential(torch.nn.Linear(3, 3), layer)
-    compiled = torch.compile(eager, backend="aot_eager")  # inductor would need a C++ compiler
-    torch.testing.assert_close(compiled(x)[0], eager(x)[0])
+    inputs = {}
+    if varying:
+        inputs = {"timespans": torch.rand(4, 5), "resets": torch.rand(4, 5) < 0.3}
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(operators_of(graph))
+        return graph.forward
+
+    expected, _ = layer(x, **inputs)
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(x, **inputs)[0], expected)
+    kind = "ltc" if isinstance(layer, LTC) else "cfc"
+    assert graphs == [[] if layer.use_mixed else [f"ncp_agents.{kind}.default"]]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own
+def test_compiled_layers_train(layer, x):
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    gradients = [
+        torch.autograd.grad(run(x)[0].sum(), [*layer.parameters()], allow_unused=True)
+        for run in (compiled, layer)
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_autocast_and_bfloat16_stay_close(layer, x):
@@ -146,14 +172,14 @@ def test_tensors_without_values_have_shapes(layer):
     assert outputs.shape == (4, 5, layer.output_size)
 
 
-def test_without_values_timespans_are_not_looked_at(layer):
+def test_timespans_without_values(layer):
     layer = layer.to("meta")
     x = torch.empty(4, 5, 3, device="meta")
     assert layer(x, timespans=x[..., 0])[0].shape == (4, 5, layer.output_size)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
-def test_forward_mode_follows(layer, x):
+def test_forward_mode_derivatives(layer, x):
     with forward_ad.dual_level():
         moved = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, x))[0].sum()).tangent
     leaf = x.clone().requires_grad_()
@@ -161,19 +187,8 @@ def test_forward_mode_follows(layer, x):
     torch.testing.assert_close(moved, (gradient * x).sum())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("kind", ["dense", "wired", "ltc"])
-def test_many_gradients_at_once_are_refused_with_the_remedy(kind, x):
-    layer = LAYERS[kind]()
-    jacobian = lambda **how: torch.autograd.functional.jacobian(lambda x: layer(x)[0], x, **how)  # noqa: E731
-    with pytest.raises(RuntimeError, match=r"one gradient at a time.*second_derivatives"):
-        jacobian(vectorize=True)
-    with second_derivatives():
-        torch.testing.assert_close(jacobian(vectorize=True), jacobian())
-
-
 @pytest.mark.parametrize("backbone_units", [0, 8])
-def test_reparametrised_heads_are_read_anew(backbone_units, x):
+def test_reparametrised_heads_are_read_again(backbone_units, x):
     layer = CfC(3, 10, backbone_units=backbone_units)
     prune.l1_unstructured(layer.rnn_cell.ff1, "weight", 0.5)
     normed = torch.nn.utils.parametrizations.weight_norm(layer.rnn_cell.ff2)
@@ -183,14 +198,14 @@ def test_reparametrised_heads_are_read_anew(backbone_units, x):
         normed.parametrizations.weight.original0 *= 2
     after, _ = layer(x)
     assert not torch.allclose(before, after)
-    with second_derivatives():
+    with kernels.off():
         torch.testing.assert_close(layer(x)[0], after)
 
 
 @pytest.mark.parametrize("kind", ["dense", "wired", "ltc"])
 def test_one_weight_of_another_precision_is_never_misread(kind, x):
     layer = LAYERS[kind]()
-    name = "w" if kind == "ltc" else "ff1.weight" if kind == "dense" else "layer_1.ff1.weight"
+    name = "w" if kind == "ltc" else "ff2.weight" if kind == "dense" else "layer_1.ff1.weight"
     weight = layer.rnn_cell.get_parameter(name)
     weight.data = weight.data.double()
     with pytest.raises(RuntimeError, match="dtype"):
@@ -206,7 +221,7 @@ def test_half_precision_keeps_small_states():
     torch.testing.assert_close(outputs.float(), expected, rtol=2**-8, atol=1e-5)
 
 
-def test_a_reset_forgets_what_is_no_number(layer, x):
+def test_a_reset_clears_nan(layer, x):
     resets = torch.zeros(4, 5, dtype=torch.bool)
     resets[:, 0] = True
     hidden = torch.full((4, layer.state_size), torch.nan)
@@ -231,30 +246,42 @@ def test_a_wiring_that_changes_later_changes_no_layer():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
-def test_transforms_of_torch_func_see_through_a_layer(layer, x):
+def test_transforms_of_torch_func(layer, x):
     expected = layer(x)[0]
     torch.testing.assert_close(torch.func.vmap(lambda one: layer(one)[0])(x), expected)
-    _, moved = torch.func.jvp(lambda x: layer(x)[0].sum(), (x,), (x,))
-    leaf = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(layer(leaf)[0].sum(), leaf)
-    torch.testing.assert_close(torch.func.grad(lambda x: layer(x)[0].sum())(x), gradient)
-    torch.testing.assert_close(moved, (gradient * x).sum())
+    loss = lambda x: layer(x)[0].sum()  # noqa: E731
+    (gradient,) = torch.autograd.grad(loss(leaf := x.clone().requires_grad_()), leaf)
+    _, tangent = torch.func.jvp(loss, (x,), (x,))
+    torch.testing.assert_close(tangent, (gradient * x).sum())
+    with kernels.off():
+        torch.testing.assert_close(torch.func.grad(loss)(x), gradient)
+        torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(x), gradient)
 
 
-def test_second_derivatives_are_exact_where_asked_for(layer):
-    layer, x = layer.double(), torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
-    with second_derivatives():
-        assert torch.autograd.gradgradcheck(lambda x: layer(x)[0], (x,))
+def test_vmap_over_the_weights_of_an_ensemble(x):
+    layers = [CfC(3, AutoNCP(12, 3)) for _ in range(3)]
+    weights = torch.func.stack_module_state(layers)
+    run = lambda *weights: torch.func.functional_call(layers[0], weights, (x,))[0]  # noqa: E731
+    for outputs, layer in zip(torch.func.vmap(run)(*weights), layers, strict=True):
+        torch.testing.assert_close(outputs, layer(x)[0])
 
 
-@pytest.mark.parametrize("kind", ["dense", "wired", "ltc"])  # "mixed" has no backward by hand
-def test_second_derivatives_are_never_silently_wrong(kind, x):
+@pytest.mark.parametrize("kind", ["dense", "wired", "ltc"])  # "mixed" has no kernel
+def test_what_kernels_lack_is_refused_and_never_wrong(kind, x):
     layer = LAYERS[kind]()
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
     torch.testing.assert_close(gradient, torch.autograd.grad(layer(x)[0].sum(), x)[0])
-    with pytest.raises(RuntimeError, match=r"with ncp_agents\.torch\.second_derivatives"):
+    with pytest.raises(RuntimeError, match=r"kernels\.off"):
         gradient.square().sum().backward()
+    with pytest.raises(RuntimeError, match="setup_context"):
+        torch.func.grad(lambda x: layer(x)[0].sum())(x)
+
+
+def test_without_kernels_second_derivatives_are_exact(layer):
+    layer, x = layer.double(), torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    with kernels.off():
+        assert torch.autograd.gradgradcheck(lambda x: layer(x)[0], (x,))
 
 
 def test_outputs_and_states_may_be_changed_in_place(layer, x):

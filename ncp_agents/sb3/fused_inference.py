@@ -1,4 +1,4 @@
-"""What a frozen policy does at one step, from screens to logits, in one call of C.
+"""One step of a frozen policy, from bytes to logits, in one call of C.
 
 Called one by one, the kernels of a step take less time than what Python does around them.
 
@@ -19,6 +19,7 @@ from ncp_agents.sb3.encoders import CompactCNN
 from ncp_agents.torch import LTC, CfC, kernels
 from ncp_agents.torch.frozen import is_frozen, prepared
 from ncp_agents.torch.kernels import convolutions
+from ncp_agents.torch.kernels.library import bytes_, floats
 from ncp_agents.torch.kernels.pipeline import KernelPipeline, linear
 from ncp_agents.torch.scan import step_call
 
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
 def fused_inference(
     policy: MlpNcpPolicy, obs: PyTorchObs, states: tuple[Tensor, ...]
 ) -> FusedInference | None:
-    """The look of a policy at bytes obs (B, C, H, W), from states a pair of (1, B, N), or None
-    where the policy is not frozen or needs more than the kernels do.
+    """Return the fused step of a policy for such inputs, made once while it is frozen.
+
+    Args:
+        policy: frozen or not.
+        obs: (B, C, H, W) bytes.
+        states: a pair of (1, B, N).
+
+    Returns:
+        None where the policy is not frozen, or needs what the kernels lack.
     """
     if not (is_frozen(policy) and isinstance(obs, Tensor)):
         return None
@@ -65,7 +73,7 @@ def _fits(policy: MlpNcpPolicy, obs: Tensor) -> bool:
 
 
 class FusedInference(local):
-    """Of B screens at a time. Each thread has arrays of its own."""
+    """The step of B environments. Each thread has arrays of its own."""
 
     def __init__(self, policy: MlpNcpPolicy, frames: Tensor) -> None:
         encoder, circuit = policy.features_extractor, policy.circuit
@@ -82,15 +90,15 @@ class FusedInference(local):
         self.states, self.logits = torch.empty(batch, neurons), torch.empty(batch, len(bias))
         step = step_call(circuit.rnn_cell, features, self.states)
         assert step is not None
-        self._see, self._step = convolutions.link(frames, encoder.cnn, maps), step
-        encode = linear(layer.weight, layer.bias, maps, features, relu=True)
+        self._encode, self._step = convolutions.step_call(frames, encoder.cnn, maps), step
+        project = linear(layer.weight, layer.bias, maps, features, relu=True)
         decide = linear(weight, bias, self.states, self.logits)
-        self._chain = KernelPipeline([self._see, encode, step, decide], batch)
+        self._pipeline = KernelPipeline([self._encode, project, step, decide], batch)
 
     def __call__(self, frames: Tensor, h: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
         """frames (B, C, H, W) uint8, h (B, N), resets (B,) bool → logits (B, A), new h (B, N)."""
         frames, h, resets = frames.contiguous(), h.contiguous(), resets.contiguous()
-        self._see.call.bytes = frames.data_ptr()
-        self._step.call.start, self._step.call.resets = h.data_ptr(), resets.data_ptr()
-        self._chain.run()
+        self._encode.call.bytes = bytes_(frames)
+        self._step.call.start, self._step.call.resets = floats(h), bytes_(resets)
+        self._pipeline.run()
         return self.logits.clone(), self.states.clone()

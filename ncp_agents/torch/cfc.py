@@ -102,8 +102,8 @@ class CfC(SequenceLayer):
     @property
     def step_by_step(self) -> bool:
         cell = self.rnn_cell
-        dropping = self.training and isinstance(cell, CfCCell) and cell.backbone_dropout > 0
-        return dropping or super().step_by_step
+        drops = self.training and isinstance(cell, CfCCell) and cell.backbone_dropout > 0
+        return drops or self.lstm is not None
 
     def _scan(
         self, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None

@@ -16,8 +16,10 @@ MAX_CACHED = 16  # things made of one module, such as its weights for different 
 
 @contextmanager
 def frozen(*modules: Module) -> Iterator[None]:
-    """Inside, the modules' weights stay as they are, so they are prepared once: in a rollout of
-    single steps that would take as long as the step. Calls that need gradients are not affected.
+    """Return a context in which the modules' weights stay as they are, so they are prepared once.
+
+    In a rollout of single steps that would take as long as the step. Calls that need gradients are
+    not affected.
     """
     ours = [module for module in modules if module not in _FROZEN]  # others are so outside, too
     _FROZEN.update((module, {}) for module in ours)
@@ -33,12 +35,18 @@ _FROZEN: WeakKeyDictionary[Module, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 def is_frozen(module: Module) -> bool:
-    """Whether what is made of the module's weights is kept for the next call."""
-    return module in _FROZEN and not torch.is_grad_enabled()
+    """Return whether what is made of the module's weights is kept for the next call."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and module in _FROZEN
 
 
 def prepared(module: Module, key: Hashable, prepare: Callable[[], T]) -> T:
-    """What `prepare` makes of a module's weights, or under that key made of frozen ones before."""
+    """Return what `prepare` makes of a module's weights, or made of frozen ones before.
+
+    Args:
+        module: frozen or not.
+        key: of what is made; a module can have several.
+        prepare: makes it.
+    """
     if not is_frozen(module):
         return prepare()
     known = _FROZEN[module]

@@ -1,25 +1,23 @@
-"""A CfC cell's weights in the form the scan wants: fewer, wider, with the constants folded in.
+"""A CfC cell's weights as a scan reads them: fewer, wider, with the constants folded in.
 
 Everything here is exact algebra on the weights, done once a sequence under autograd:
 
 - all heads are one matrix; with a constant timespan `time_a * dt + time_b` is one head;
 - `tanh(z) = 2 sigmoid(2 z) - 1`, so one sigmoid serves all heads (it costs a sixth of a tanh);
-- where that saves operations, the scan keeps `p = (h + 1) / 2`, a plain interpolation of sigmoids,
-  and the change of variable `h = 2 p - 1` folds into the recurrent weights and the bias (`for_p`);
-- the layers of a wired cell can become one block matrix (see `scan.py` for how time is skewed).
+- the constants of the backbone's activation fold into the neighbouring weights.
 
 Head order: [f1, f2, gate] with a constant timespan, [a, f1, f2, b] with a varying one, where
-gate = sigmoid(a * dt + b); pure mode has the single head [f], and keeps h instead of p.
+gate = sigmoid(a * dt + b); pure mode has the single head [f].
+
+Axes: N neurons, n neurons of one layer, D heads, U units of a layer of the backbone, I inputs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ncp_agents.layers.checks import Mode
@@ -29,10 +27,20 @@ from ncp_agents.torch.heads import Head
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
 
+class Sizes(NamedTuple):
+    """What a kernel takes besides tensors."""
+
+    layer_sizes: list[int]
+    depth: int
+    """Layers of the backbone."""
+    no_gate: bool
+    relu: bool
+    """Whether the backbone's layers apply ReLU, else the logistic function."""
+
+
 @dataclass(frozen=True)
 class FusedWeights:
-    """A step as a chain of linear maps. Axes: N neurons, n neurons of one layer, D heads, U units
-    of a layer of the backbone.
+    """A step as a chain of linear maps.
 
     Without a backbone, map l gives the heads of layer l, (D n), from layer l - 1, now, and layer l,
     one step earlier. With one, its layers come first, the last map gives all heads, (D N), and the
@@ -42,143 +50,73 @@ class FusedWeights:
     mode: Mode
     layer_sizes: list[int]
     linears: list[tuple[Tensor, Tensor]]
-    """Weight (outputs, sources), where the inputs come before the state, and bias (outputs), all
-    contiguous."""
+    """Weight (outputs, sources), where the inputs come before the state, and bias (outputs)."""
     depth: int
     """Layers of the backbone."""
     activation: Activation
     """Of the backbone."""
-    pure: tuple[Tensor, Tensor] | None
-    """|w_tau| (N,) and A (N,) in pure mode."""
+    pure: list[tuple[Tensor, Tensor]]
+    """|w_tau| (n,) and A (n,) of each layer in pure mode."""
     packed: dict[str, Any] = field(default_factory=dict, repr=False)
     """What kernels made of these weights, for their next call without gradient."""
 
     @property
-    def units(self) -> int:
-        return sum(self.layer_sizes)
-
-    @property
     def dtype(self) -> torch.dtype:
+        """Return the precision of the weights."""
         return self.linears[0][0].dtype
 
-    def single(self) -> FusedWeights:
-        """The same in single precision."""
-        linears = [(weight.float(), bias.float()) for weight, bias in self.linears]
-        pure = None if self.pure is None else (self.pure[0].float(), self.pure[1].float())
-        return replace(self, linears=linears, pure=pure)
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Return weight and bias of each map, one after another."""
+        return [tensor for pair in self.linears for tensor in pair]
 
     @property
-    def inputs(self) -> int:
-        return self.linears[0][0].shape[1] - self.layer_sizes[0]
-
-    @property
-    def first(self) -> Tensor:
-        """(D n, I) of the first layer, or (U, I) with a backbone: from the inputs."""
-        return self.linears[0][0][:, : self.inputs]
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The same as one matrix from the whole state to all heads, or to the backbone."""
-
-    recurrent: Tensor
-    """(N, D N), or (N, U) with a backbone."""
-    bias: Tensor
-    """(D N,), or (U,) with a backbone."""
-
-    @classmethod
-    def of(cls, linears: list[tuple[Tensor, Tensor]], layer_sizes: list[int], depth: int) -> Blocks:
-        """The arguments are as in `FusedWeights`. The state holds the layers in order, so the
-        sources of a layer are neighbours in it, and its weights are one padded slice of all.
-        """
-        weight, bias = linears[0]
-        inputs = weight.shape[1] - layer_sizes[0]
-        if depth:
-            return cls(weight[:, inputs:].T, bias)
-        units, parts, biases = sum(layer_sizes), [], []
-        for where, size, (weight, bias) in zip(
-            layers(layer_sizes), layer_sizes, linears, strict=True
-        ):
-            if where.start == 0:
-                weight = weight[:, inputs:]
-            before = where.stop - weight.shape[1]
-            parts.append(F.pad(weight.unflatten(0, (-1, size)), (before, units - where.stop)))
-            biases.append(bias.unflatten(0, (-1, size)))
-        return cls(torch.cat(parts, 1).flatten(0, 1).T, torch.cat(biases, 1).flatten())
-
-    def for_p(self) -> Blocks:
-        """For a scan that keeps p = (h + 1) / 2 instead of h."""
-        return Blocks(2 * self.recurrent, self.bias - self.recurrent.sum(0))
-
-
-def layers(sizes: list[int]) -> list[slice]:
-    """Where each layer stands in the state."""
-    ends = [*accumulate(sizes)]
-    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    def sizes(self) -> Sizes:
+        """Return what a kernel takes besides these tensors."""
+        relu = self.activation.kernel == "relu"
+        return Sizes(self.layer_sizes, self.depth, self.mode == "no_gate", relu)
 
 
 def fuse(cell: CfCCell | WiredCfCCell, timespan: float | None) -> FusedWeights:
-    """The fused weights of a cell; `timespan` is the constant one in steps, None if it varies.
+    """Return the fused weights of a cell, those of half precision in single precision.
 
-    Those of half precision in single precision: there p = (h + 1) / 2 has too few digits near 1/2.
+    Args:
+        cell: dense or wired.
+        timespan: the constant one in steps, None if it varies.
     """
-    if isinstance(cell, WiredCfCCell):
-        weights = _fuse_chain(cell.cells, timespan)
-    elif cell.backbone_layers:
-        weights = _fuse_backbone(cell, timespan)
-    else:
-        weights = _fuse_chain([cell], timespan)
-    return weights.single() if weights.dtype.itemsize < 4 else weights
+    cells = cell.cells if isinstance(cell, WiredCfCCell) else [cell]
+    first = cells[0]
+    inner, outer, offset = first.activation.inner, first.activation.outer, first.activation.offset
+    linears = [  # weights may come in any order of memory, and the products keep it
+        (inner * weight.contiguous(), inner * bias.contiguous())
+        for weight, bias in (cast(Head, layer).tensors() for layer in first.backbone.values())
+    ]
+    depth = len(linears)
+    linears += [_heads(each, timespan) for each in cells]
+    if depth:  # the activation's constants, into the map that reads it
+        linears[1:] = [
+            (outer * weight, bias + offset * weight.sum(1)) for weight, bias in linears[1:]
+        ]
+    pure = []
+    if first.mode == "pure":
+        pure = [(absolute(each.w_tau[0]), each.A[0]) for each in cells]
+    if linears[0][0].dtype.itemsize < 4:
+        linears = [(weight.float(), bias.float()) for weight, bias in linears]
+        pure = [(w_tau.float(), amplitude.float()) for w_tau, amplitude in pure]
+    sizes = [each.hidden_size for each in cells]
+    return FusedWeights(first.mode, sizes, linears, depth, first.activation, pure)
 
 
-def _stacked_heads(cell: CfCCell, timespan: float | None) -> tuple[Tensor, Tensor]:
-    """Weight (D, N, inputs) and bias (D, N), scaled for one sigmoid over all heads."""
+def _heads(cell: CfCCell, timespan: float | None) -> tuple[Tensor, Tensor]:
+    """Return weight (D n, inputs) and bias (D n), scaled for one sigmoid over all heads."""
     weights, biases = zip(*cell.heads(), strict=True)
-    return _merge_heads(weights, timespan), _merge_heads(biases, timespan)
+    return _merged(weights, timespan), _merged(biases, timespan)
 
 
-def _merge_heads(heads: tuple[Tensor, ...], timespan: float | None) -> Tensor:
+def _merged(heads: tuple[Tensor, ...], timespan: float | None) -> Tensor:
     if len(heads) == 1:
-        return heads[0][None]
+        return heads[0]
     f1, f2, a, b = heads
     if timespan is None:
-        return torch.stack([a, 2 * f1, 2 * f2, b])
-    return torch.stack([2 * f1, 2 * f2, torch.add(b, a, alpha=timespan)])
-
-
-def _fuse_chain(cells: list[CfCCell], timespan: float | None) -> FusedWeights:
-    linears = []
-    for cell in cells:
-        weight, bias = _stacked_heads(cell, timespan)
-        linears.append((weight.flatten(0, 1), bias.flatten()))
-    pure = None
-    if cells[0].mode == "pure":
-        pure = (
-            torch.cat([absolute(cell.w_tau[0]) for cell in cells]),
-            torch.cat([cell.A[0] for cell in cells]),
-        )
-    sizes = [cell.hidden_size for cell in cells]
-    return FusedWeights(cells[0].mode, sizes, linears, 0, cells[0].activation, pure)
-
-
-def _fuse_backbone(cell: CfCCell, timespan: float | None) -> FusedWeights:
-    activation = cell.activation
-    backbone = [cast(Head, layer) for layer in cell.backbone.values()]
-    linears = [  # weights may come in any order of memory, and the products keep it
-        (activation.inner * weight.contiguous(), activation.inner * bias.contiguous())
-        for weight, bias in (layer.tensors() for layer in backbone)
-    ]
-    weight, bias = _stacked_heads(cell, timespan)
-    linears.append((weight.flatten(0, 1), bias.flatten()))
-    linears[1:] = [  # phi's constants, into the map that reads it
-        (activation.outer * weight, bias + activation.offset * weight.sum(1))
-        for weight, bias in linears[1:]
-    ]
-    return FusedWeights(
-        mode=cell.mode,
-        layer_sizes=[cell.hidden_size],
-        linears=linears,
-        depth=len(backbone),
-        activation=activation,
-        pure=(absolute(cell.w_tau[0]), cell.A[0]) if cell.mode == "pure" else None,
-    )
+        return torch.cat([a, 2 * f1, 2 * f2, b])
+    return torch.cat([2 * f1, 2 * f2, torch.add(b, a, alpha=timespan)])

@@ -54,12 +54,10 @@ class Membrane(NamedTuple):
     unfolds: int
     epsilon: float
 
-    def is_single(self, v: Tensor) -> bool:
-        """Whether all parameters, and the potentials v, are float32 and on one device."""
-        tensors = (self.cm, self.leak, self.rest, *self.sensory[3:], *self.internal[3:])
-        return v.dtype == torch.float32 and all(
-            tensor.dtype == v.dtype and tensor.device == v.device for tensor in tensors
-        )
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Return all parameters."""
+        return [self.cm, self.leak, self.rest, *self.sensory[3:], *self.internal[3:]]
 
     def base(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (…, I) → conductance and pull (…, N) of all that stays the same within a step."""

@@ -1,73 +1,30 @@
-"""The only time loops of the layers: a whole sequence in, the states of all neurons out.
+"""The time loops of the layers: a whole sequence in, the states of all neurons out.
 
-Where a kernel fits (`kernels/`), it takes the whole sequence. Otherwise plain torch does, and what
-makes it fast for CfC layers is, each point exact up to float rounding:
+Where an operator fits (`kernels/`), it takes the whole sequence. Otherwise plain torch does, whose
+loops are short: what does not wait for the step before is one product for all steps, and the layers
+of a wired CfC, which feed forward only, run over the sequence one after another.
 
-1. The input projection of all steps is one matrix product before the loop.
-2. A step is three operations: matrix product, sigmoid, interpolation (`fused.py` folds the rest
-   into the weights; `recurrence.py` holds the loop and its hand-written backward).
-3. **Skewed time.** The layers of a wired circuit feed forward within a step. At wave k the scan
-   computes layer 0 of step k, layer 1 of step k - 1, layer 2 of step k - 2, ...: all of them read
-   only what wave k - 1 left, so one block matrix product advances every layer, and a circuit of L
-   layers takes T + L - 1 waves instead of L * T steps.
-
-Axes: B batch, T steps, L layers, K = T + L - 1 waves, I inputs, N neurons.
+Axes: B batch, T steps, I inputs, N neurons.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar, cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.nn import Module
 
 from ncp_agents.torch import kernels
-from ncp_agents.torch.autograd import is_followed
 from ncp_agents.torch.cfc_cell import CfCCell
-from ncp_agents.torch.frozen import prepared
-from ncp_agents.torch.fused_weights import Blocks, FusedWeights, fuse
-from ncp_agents.torch.kernels import cfc, cfc_cpu, ltc_cpu
+from ncp_agents.torch.frozen import is_frozen, prepared
+from ncp_agents.torch.fused_weights import FusedWeights, fuse
+from ncp_agents.torch.kernels import cfc, cfc_cpu, ltc, ltc_cpu
 from ncp_agents.torch.kernels.pipeline import KernelCall
-from ncp_agents.torch.ltc_cell import LTCCell
+from ncp_agents.torch.ltc_cell import LTCCell, Membrane
 from ncp_agents.torch.memory_cell import MemoryCell
-from ncp_agents.torch.recurrence import Plan, Recurrence
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def _whole(scan: Function) -> Function:
-    """A scan that takes the steps one after another where each operation is followed, and that
-    torch.compile goes round: the kernels are faster than what it makes of the plain path.
-    """
-
-    def run(cell: Module, x: Tensor, h: Tensor, *rest: Any) -> Any:
-        if not is_followed(x):
-            return scan(cell, x, h, *rest)
-        states, h, _ = scan_steps(cell, None, x, h, None, *rest)
-        return states, h
-
-    # Always disabled, it would take a third of a single step. It loads Triton, which ends a process
-    # that has loaded TensorFlow before; torch.compile would, too.
-    alone = "triton" in sys.modules or not sys.modules.get("tensorflow")
-    disabled = torch.compiler.disable(run) if alone else run
-
-    @wraps(scan)
-    def wrapper(*args: Any) -> Any:
-        # Traced itself, or called from what torch.compile leaves as it is: it would trace `run`.
-        compiles = torch.compiler.is_compiling() or get_eval_frame_callback() is not None
-        return disabled(*args) if compiles and not torch.compiler.is_exporting() else run(*args)
-
-    return cast(Function, wrapper)
-
-
-@_whole
 def scan(
     cell: CfCCell | WiredCfCCell,
     x: Tensor,
@@ -75,64 +32,76 @@ def scan(
     timespans: float | Tensor,
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
-    → states (T, B, N), final state (B, N).
+    """Return the states (T, B, N) of CfC neurons and the final state (B, N).
+
+    Args:
+        cell: dense without dropout, or wired.
+        x: (T, B, I).
+        h: (B, N).
+        timespans: a float, or (T, B).
+        resets: (T, B) bool, or None.
     """
     constant = None if isinstance(timespans, Tensor) else timespans
     weights = prepared(cell, constant, lambda: fuse(cell, constant))
-    dtype, h = x.dtype, h.to(weights.dtype)
-    x = x.to(h.dtype)
-    if cfc.fits(weights, h):
-        varying = timespans.to(h.dtype) if isinstance(timespans, Tensor) else None
+    dtype, x, h = x.dtype, x.to(weights.dtype), h.to(weights.dtype)
+    varying = timespans.to(h.dtype) if isinstance(timespans, Tensor) else None
+    fits = cfc.fits(weights, h)
+    if fits and is_frozen(cell) and h.device.type == "cpu":
+        # An operator would take a sixth of a single step.
+        states = cfc_cpu.frozen_forward(weights, x, h, varying, resets)
+    elif fits and not kernels.have_tangents(x, h, *weights.tensors):
         states = cfc.run(weights, x, h, varying, resets)
     else:
-        if resets is not None and not bool(resets.any()):
-            resets = None
-        states = _in_skewed_time(weights, x, h, timespans, resets)
+        states = _plain(weights, x, h, timespans if varying is None else varying, resets)
     states = states.to(dtype)
-    return states, states[-1].clone()  # who changes it must not change the output
+    return states, states[-1].clone()  # may be changed in place without changing the output
 
 
-def _in_skewed_time(
+def _plain(
     weights: FusedWeights, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
-    """As `scan`, in plain torch, on p = (h + 1) / 2 except in pure mode."""
-    if resets is not None:  # also a state that is no number, whose product with 0 would be none
-        h = h.masked_fill(resets[0][:, None], 0.0)
-    blocks = Blocks.of(weights.linears, weights.layer_sizes, weights.depth)
-    keeps_h = weights.mode == "pure"
-    if not keeps_h:
-        blocks, h = blocks.for_p(), 0.5 * h + 0.5
-    constant = None if isinstance(timespans, Tensor) else timespans
-    sizes, steps = weights.layer_sizes, x.shape[0]
-    waves = steps + len(sizes) - 1
-
-    skewed_resets, reset_waves = None, []
-    if resets is not None:
-        skewed_resets = _skew(resets, sizes)
-        reset_waves = skewed_resets.flatten(1).any(1).nonzero().flatten().tolist()
-    plan = Plan(weights.mode, sizes, constant, weights.activation, waves, frozenset(reset_waves))
-    w_tau, amplitude = weights.pure or (None, None)
-    following = weights.linears[1:] if weights.depth else []
-    hidden = [tensor for weight, bias in following for tensor in (weight.T, bias)]
-    p = Recurrence.apply(
-        plan,
-        _project(weights, blocks.bias, x, waves).to(h.dtype),
-        h,
-        blocks.recurrent,
-        _skew(timespans.to(h.dtype), sizes) if isinstance(timespans, Tensor) else None,
-        skewed_resets,
-        w_tau,
-        amplitude,
-        *hidden,
-    )
-    assert isinstance(p, Tensor)
-    if len(sizes) > 1:  # undo the skew
-        p = torch.cat([p[i : i + steps, :, where] for i, where in enumerate(plan.layers)], -1)
-    return p if keeps_h else 2 * p - 1
+    """Return the states (T, B, N), layer after layer."""
+    layers = [weights.linears] if weights.depth else [[linear] for linear in weights.linears]
+    states: list[Tensor] = []
+    for index, (maps, own) in enumerate(zip(layers, h.split(weights.layer_sizes, -1), strict=True)):
+        (first, bias), *following = maps
+        inputs = x.shape[-1]
+        drive, recurrent = F.linear(x, first[:, :inputs], bias), first[:, inputs:].T
+        pure = weights.pure[index] if weights.pure else None
+        outputs = []
+        for t, now in enumerate(drive.unbind(0)):
+            if resets is not None:
+                own = own.masked_fill(resets[t][:, None], 0.0)
+            z = torch.addmm(now, own, recurrent)
+            for weight, bias in following:
+                z = F.linear(weights.activation.phi(z), weight, bias)
+            timespan = timespans[t][:, None] if isinstance(timespans, Tensor) else timespans
+            own = _mixed(weights, z, timespan, pure)
+            outputs.append(own)
+        x = torch.stack(outputs)
+        states.append(x)
+    return torch.cat(states, -1)
 
 
-@_whole
+def _mixed(
+    weights: FusedWeights,
+    z: Tensor,
+    timespan: float | Tensor,
+    pure: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Return the new state (B, n) of a layer from its heads (B, D n)."""
+    if pure is not None:
+        w_tau, amplitude = pure
+        return amplitude - amplitude * torch.exp(-timespan * (w_tau + z.abs())) * z
+    if isinstance(timespan, Tensor):
+        a, f1, f2, b = z.chunk(4, -1)
+        z = torch.cat([f1, f2, torch.addcmul(b, a, timespan)], -1)
+    s1, s2, gate = z.sigmoid().chunk(3, -1)
+    if weights.mode == "no_gate":
+        return 2 * torch.addcmul(s1, gate, s2 - 0.5) - 1
+    return 2 * torch.lerp(s1, s2, gate) - 1
+
+
 def scan_ltc(
     cell: LTCCell,
     x: Tensor,
@@ -140,57 +109,39 @@ def scan_ltc(
     timespans: float | Tensor,
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """As `scan`, for LTC neurons: what the sensory synapses do is worked out for all steps before
-    the loop, and only synapses that exist are looked at.
-    """
+    """Return the states (T, B, N) of LTC neurons and the final state (B, N), as `scan`."""
     membrane = prepared(cell, None, cell.membrane)
-    if resets is not None and not bool(resets.any()):
-        resets = None
     if isinstance(timespans, Tensor):
         timespans = timespans.to(v.dtype)
-    kernel = kernels.backend("ltc", v.device.type)
-    if (
-        kernel
-        and kernels.are_on()
-        and membrane.is_single(v)
-        and kernel.fits(membrane, v)
-        and not _learns_from_none(timespans)
-    ):
-        states = kernel.run(membrane, x, v, timespans, resets)
+    if ltc.fits(membrane, v) and not kernels.have_tangents(x, v, *membrane.tensors):
+        states = ltc.run(membrane, x, v, timespans, resets, frozen=is_frozen(cell))
         return states, states[-1].clone()
-    conductance, pull = membrane.base(x)
+    base = membrane.base(x)
     states = []
-    for t in range(x.shape[0]):
+    for t, (conductance, pull) in enumerate(zip(*(part.unbind(0) for part in base), strict=True)):
         if resets is not None:
             v = v.masked_fill(resets[t][:, None], 0.0)
         timespan = timespans[t][:, None] if isinstance(timespans, Tensor) else timespans
-        v = membrane.step((conductance[t], pull[t]), v, timespan)
+        v = membrane.step((conductance, pull), v, timespan)
         states.append(v)
     return torch.stack(states), v
-
-
-def _learns_from_none(timespans: float | Tensor) -> bool:
-    """Whether timespans of 0 want a gradient, which the kernels of LTC neurons do not have."""
-    return (
-        isinstance(timespans, Tensor)
-        and timespans.requires_grad
-        and torch.is_grad_enabled()
-        and not bool(timespans.all())
-    )
 
 
 def step_call(
     cell: CfCCell | WiredCfCCell | LTCCell, x: Tensor, states: Tensor
 ) -> KernelCall | None:
-    """One step of a cell, x (B, I) to states (B, N), as a link of a chain of the CPU's kernels, or
-    None where they do not fit. Timespans are 1.
+    """Return one step of a cell as a call of a CPU kernel, or None where none fits.
+
+    Args:
+        cell: whose weights stay as they are.
+        x: (B, I), read at each run.
+        states: (B, N), written at each run; timespans are 1.
     """
     if isinstance(cell, LTCCell):
-        membrane = cell.membrane()
-        fits = membrane.is_single(states) and ltc_cpu.fits(membrane, states)
-        return ltc_cpu.link(membrane, x, states) if fits else None
+        membrane: Membrane = cell.membrane()
+        return ltc_cpu.step_call(membrane, x, states) if ltc.fits(membrane, states) else None
     weights = fuse(cell, 1.0)
-    return cfc_cpu.link(weights, x, states) if cfc.fits(weights, states) else None
+    return cfc_cpu.step_call(weights, x, states) if cfc.fits(weights, states) else None
 
 
 def scan_steps(
@@ -202,10 +153,19 @@ def scan_steps(
     timespans: float | Tensor,
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One step after the other, for what `scan` cannot do at once: mixed memory, which mixes the
-    whole state in every step, backbone dropout in training, and whoever follows each operation.
+    """Return states (T, B, N), final h and final c (B, N) or None, step after step of the cell.
 
-    x (T, B, I), h (B, N), c (B, N) or None → states (T, B, N), final h (B, N), final c or None.
+    For what `scan` cannot do at once: mixed memory, which mixes the whole state in every step, and
+    backbone dropout in training.
+
+    Args:
+        cell: of one step.
+        memory: the memory cell, or None; then c is None.
+        x: (T, B, I).
+        h: (B, N).
+        c: (B, N).
+        timespans: a float, or (T, B).
+        resets: (T, B) bool, or None.
     """
     projected = None if memory is None else memory.input_map(x)
     states = []
@@ -219,26 +179,3 @@ def scan_steps(
         _, h = cell(x[t], h, timespan)
         states.append(h)
     return torch.stack(states), h, c
-
-
-def _skew(values: Tensor, sizes: list[int]) -> Tensor:
-    """(T, B) → (K, B, N), where layer i sees step k - i at wave k, and zeros outside."""
-    late = len(sizes) - 1
-    return torch.cat(
-        [
-            F.pad(values, (0, 0, i, late - i))[..., None].expand(-1, -1, size)
-            for i, size in enumerate(sizes)
-        ],
-        -1,
-    )
-
-
-def _project(weights: FusedWeights, bias: Tensor, x: Tensor, waves: int) -> Tensor:
-    """x (T, B, I) → what every wave adds to the recurrent product, (K, B, its columns)."""
-    steps, batch, _ = x.shape
-    if len(weights.layer_sizes) == 1:
-        return F.linear(x, weights.first, bias)
-    first = weights.layer_sizes[0]
-    by_head = F.linear(x, weights.first).view(steps, batch, -1, first)
-    rest = (0, weights.units - first, 0, 0, 0, 0, 0, waves - steps)
-    return F.pad(by_head, rest).flatten(2) + bias

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ncp_agents.layers.checks import check_times
-from ncp_agents.torch.autograd import is_followed
-from ncp_agents.torch.frozen import frozen, prepared
+from ncp_agents.torch.cfc_cell import CfCCell
+from ncp_agents.torch.frozen import frozen
+from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.scan import scan_steps
+from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 from ncp_agents.wirings import Wiring
 
 State = Tensor | tuple[Tensor, Tensor]
@@ -101,7 +103,7 @@ class SequenceLayer(nn.Module, ABC):
             RuntimeError: a state that is not of the layer's kind.
 
         Under autocast the layer keeps to its own precision. For second derivatives see
-        `ncp_agents.torch.second_derivatives`.
+        `ncp_agents.torch.kernels.off`.
         """
         states, hx = self.states(input, hx, timespans, resets)
         if not self.return_sequences:
@@ -122,8 +124,7 @@ class SequenceLayer(nn.Module, ABC):
         self._check_kind(input)
         if _is_autocast(input):
             with torch.autocast(input.device.type, enabled=False):
-                own = _a_parameter(self.rnn_cell)
-                input = input if own is None else input.to(own.dtype)
+                input = input.to(self._a_weight.dtype)
                 return self.states(input, hx, timespans, resets)
         if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
             raise ValueError(
@@ -165,9 +166,7 @@ class SequenceLayer(nn.Module, ABC):
     def _check_kind(self, input: Tensor) -> None:
         if not isinstance(input, Tensor):
             raise ValueError(f"input is a {type(input).__name__}, expected a torch.Tensor")
-        weight = prepared(self.rnn_cell, "a parameter", lambda: _a_parameter(self.rnn_cell))
-        if weight is None:  # a replica of DataParallel, should torch keep them elsewhere yet
-            return
+        weight = self._a_weight
         if input.device != weight.device:
             raise ValueError(
                 f"input is on {input.device}, but the layer on {weight.device}; move one: "
@@ -178,6 +177,15 @@ class SequenceLayer(nn.Module, ABC):
                 f"input is {input.dtype}, but the layer {weight.dtype}; convert one: "
                 f"input.to({weight.dtype})"
             )
+
+    @property
+    def _a_weight(self) -> Tensor:
+        """Return a weight whose device and precision are the layer's."""
+        cell = self.rnn_cell
+        if isinstance(cell, LTCCell):
+            return cell.gleak
+        first = cell.layer_0 if isinstance(cell, WiredCfCCell) else cell
+        return cast(CfCCell, first).ff1.weight
 
     @property
     def _time_axis(self) -> int:
@@ -206,7 +214,7 @@ class SequenceLayer(nn.Module, ABC):
                 f"timespans has shape {tuple(timespans.shape)}, expected a float, "
                 f"{tuple(lead)} or {(*lead, 1)}"
             )
-        if not is_followed(input):  # then values may not be looked at
+        if not (torch.compiler.is_compiling() or timespans.is_meta):  # then there are no values
             check_times(*(float(end) for end in timespans.detach().aminmax()))
             if not timespans.dim() and not timespans.requires_grad:
                 return float(timespans)
@@ -248,13 +256,3 @@ class SequenceLayer(nn.Module, ABC):
 
 def _is_autocast(x: Tensor) -> bool:
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
-
-
-def _a_parameter(module: nn.Module) -> nn.Parameter | None:
-    """As `next(module.parameters())`, whose book-keeping takes a tenth of a step."""
-    # A replica of DataParallel keeps them elsewhere.
-    own = module._parameters or getattr(module, "_former_parameters", {})
-    for parameter in own.values():
-        return parameter
-    children = (_a_parameter(child) for child in module._modules.values() if child is not None)
-    return next((parameter for parameter in children if parameter is not None), None)

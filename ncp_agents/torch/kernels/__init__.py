@@ -1,7 +1,9 @@
-"""What makes the scan fast: optional kernels, each equal to the plain path up to float rounding.
+"""Native kernels behind operators of torch, each equal to the plain path up to float rounding.
 
-They are chosen by themselves where they fit. `with kernels.off():`, or the environment variable
-`NCP_AGENTS_KERNELS=0`, keeps to plain torch.
+`torch.ops.ncp_agents` has an operator a cell: in C for the CPU, in Triton for GPUs. They are chosen
+by themselves where they fit. `with kernels.off():`, or the environment variable
+`NCP_AGENTS_KERNELS=0`, keeps to plain torch, which can be differentiated as often as wanted and
+takes part in every transform.
 """
 
 from __future__ import annotations
@@ -9,34 +11,40 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
-_on: ContextVar[bool] = ContextVar("kernels", default=os.environ.get("NCP_AGENTS_KERNELS") != "0")
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+_on = os.environ.get("NCP_AGENTS_KERNELS") != "0"
 
 
 def are_on() -> bool:
-    return _on.get()
+    """Return whether kernels may be used here.
+
+    An exported or traced program must run where this package is not installed: in plain torch.
+    """
+    return _on and not (
+        torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    )
 
 
 @contextmanager
 def off() -> Iterator[None]:
-    """A context without kernels."""
-    token = _on.set(False)
+    """Return a context without kernels, in all threads."""
+    global _on
+    before, _on = _on, False
     try:
         yield
     finally:
-        _on.reset(token)
+        _on = before
 
 
-@cache
-def backend(cell: str, device: str) -> Any:
-    """The module with the kernel of a cell ("cfc" or "ltc") for a type of device, or None."""
-    if device == "cpu":
-        return import_module(f"{__name__}.{cell}_cpu")
-    if device == "cuda" and find_spec("triton"):
-        return import_module(f"{__name__}.{cell}_gpu")
-    return None
+def have_tangents(*tensors: Tensor) -> bool:
+    """Return whether forward-mode differentiation follows any of these tensors.
+
+    Operators have derivatives in reverse mode only, and torch drops others without an error.
+    """
+    return not torch.compiler.is_compiling() and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    )

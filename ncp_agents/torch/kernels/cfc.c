@@ -1,12 +1,12 @@
-/* CfC neurons over a whole sequence, forward and backward: what recurrence.py does, one group of
-   rows after another, each from the first step to the last with everything in cache.
+/* CfC neurons over a whole sequence, forward and backward: one group of rows after another, each
+   from the first step to the last with everything in cache.
 
    A step is a chain of linear maps. Without a backbone, map l makes the heads of layer l of neurons
    from layer l - 1, now, and layer l, one step ago; both stand next to each other in a row of the
    state. With a backbone, its layers are the maps, the last one makes the heads of the only layer of
    neurons, and the first reads the state. The first map also reads the inputs x.
 
-   The heads are those of fused.py: sigmoids s of [f1, f2, gate], or of [-, f1, f2, a * timespan + b]
+   The heads are those of fused_weights.py: sigmoids s of [f1, f2, gate], or of [-, f1, f2, a * timespan + b]
    where timespans vary, and h = 2 (s1 + gate (s2 - s1)) - 1.
 
    Axes: T steps, B rows, I inputs, N neurons, D heads, n neurons of one layer, U units of a layer of
@@ -15,48 +15,9 @@
 
 #include "simd.h"
 
-enum { MAX_LAYERS = 16 };
+static int maps(const CfcCall *c) { return c->depth ? c->depth + 1 : c->layers; }
 
-/* `groups` times n outputs (heads of n neurons, or one group of U) of `skip` inputs x and as many
-   sources. */
-typedef struct {
-    const float *weight; /* (groups n, skip + sources) */
-    const float *bias;   /* (groups n) */
-    int32_t groups, n, skip, sources;
-} Linear;
-
-typedef struct {
-    int32_t steps, rows;  /* T, B */
-    int32_t time_stride, row_stride;
-    int32_t heads;        /* D: 3, or 4 with timespans */
-    int32_t no_gate;
-    int32_t layers;       /* of neurons: 1 with a backbone */
-    int32_t depth;        /* layers of the backbone, 0 for none */
-    int32_t relu;         /* what the backbone's layers apply: relu, or else sigmoid */
-    Linear linears[MAX_LAYERS];
-    const float *packed;     /* what cfc_pack made of the linear maps */
-    const float *x;          /* (T, B, I), or null where there is drive */
-    const float *drive;      /* (T, B, groups wide) of the first map: its weights times x */
-    const float *start;      /* (B, N) */
-    const float *timespans;  /* (T, B) or null, dense */
-    const uint8_t *resets;   /* (T, B) or null, dense */
-    float *states;           /* (T, B, N) */
-    /* For the backward, or null: */
-    float *activity;         /* (T, B, wide heads): layer after layer, in each head after head */
-    float *sources;          /* (T, B, ·): what the maps read, map after map; of the first N with a
-                                backbone */
-    float *backbone[MAX_LAYERS];  /* (T, B, U) of each of its layers after phi */
-    /* Backward only. */
-    const float *dstates;          /* (T, B, N) */
-    float *dheads;                 /* (T, B, D N): as activity, but dense */
-    float *dbackbone[MAX_LAYERS]; /* (T, B, U) before phi */
-    float *dstart;                 /* (B, N) */
-    float *dtimespans;             /* (T, B) or null, dense */
-} Cfc;
-
-static int maps(const Cfc *c) { return c->depth ? c->depth + 1 : c->layers; }
-
-static int columns(const Linear *map) { return map->groups * padded(map->n); }
+static int columns(const LinearMap *map) { return map->groups * padded(map->n); }
 
 /* Where the parts of `packed` are: for the forward, of each map its weights towards the sources
    (sources, columns) and its bias (columns), and of the first those towards x (I, columns); for the
@@ -66,10 +27,10 @@ typedef struct {
     size_t size;
 } Packing;
 
-static Packing packing(const Cfc *c, int backward) {
+static Packing packing(const CfcCall *c, int backward) {
     Packing p = {.size = 0};
     for (int i = 0; i < maps(c); i++) {
-        const Linear *map = &c->linears[i];
+        const LinearMap *map = &c->linears[i];
         p.weight[i] = c->packed + p.size;
         if (backward) {
             p.size += (size_t)map->groups * map->n * padded(map->sources);
@@ -84,12 +45,12 @@ static Packing packing(const Cfc *c, int backward) {
     return p;
 }
 
-EXPORT int64_t cfc_packed_size(const Cfc *c, int backward) {
+int64_t cfc_packed_size(const CfcCall *c, int backward) {
     return (int64_t)packing(c, backward).size;
 }
 
 /* Columns [from, from + count) of a map's weights → (count, columns). */
-static void turn(const Linear *map, int from, int count, float *to) {
+static void turn(const LinearMap *map, int from, int count, float *to) {
     const int wide = padded(map->n), stride = map->skip + map->sources;
     memset(to, 0, sizeof(float) * count * columns(map));
     for (int g = 0; g < map->groups; g++)
@@ -100,10 +61,10 @@ static void turn(const Linear *map, int from, int count, float *to) {
 }
 
 /* Fills `packed`, which has room for `cfc_packed_size` floats. */
-EXPORT void cfc_pack(const Cfc *c, int backward) {
+void cfc_pack(const CfcCall *c, int backward) {
     const Packing p = packing(c, backward);
     for (int i = 0; i < maps(c); i++) {
-        const Linear *map = &c->linears[i];
+        const LinearMap *map = &c->linears[i];
         float *weight = (float *)p.weight[i], *bias = (float *)p.bias[i];
         const int rows = map->groups * map->n, wide = padded(map->sources);
         if (backward) {
@@ -125,7 +86,7 @@ EXPORT void cfc_pack(const Cfc *c, int backward) {
 
 /* The new state h (n) of one layer's neurons in one row, from its heads without their bias
    (D, wide); their sigmoids go to s (D, wide). */
-INLINE void mix(const Cfc *c, const float *z, const float *bias, float *s, float *h, int n,
+INLINE void mix(const CfcCall *c, const float *z, const float *bias, float *s, float *h, int n,
                 float timespan) {
     const int wide = padded(n), f1 = (c->heads - 3) * wide, f2 = f1 + wide, gate = f2 + wide;
     for (int j = 0; j < wide; j += V) {
@@ -147,7 +108,7 @@ INLINE void mix(const Cfc *c, const float *z, const float *bias, float *s, float
 
 /* The gradients of one layer's heads in one row, dz (D, n), from that of its new state, dh (n); the
    gradient of the timespan is returned. */
-INLINE float unmix(const Cfc *c, const float *s, const float *dh, float *dz, int n,
+INLINE float unmix(const CfcCall *c, const float *s, const float *dh, float *dz, int n,
                    float timespan) {
     const int wide = padded(n), extra = c->heads - 3;
     const float *f1 = s + extra * wide, *f2 = f1 + wide, *gate = f2 + wide;
@@ -170,7 +131,7 @@ INLINE float unmix(const Cfc *c, const float *s, const float *dh, float *dz, int
 }
 
 /* One row of a layer of the backbone, z without its bias (wide), through phi: to a (wide). */
-INLINE void phi(const Cfc *c, const float *z, const float *bias, float *a, int wide) {
+INLINE void phi(const CfcCall *c, const float *z, const float *bias, float *a, int wide) {
     for (int j = 0; j < wide; j += V) {
         vec value = load(z + j) + load(bias + j);
         store(a + j, c->relu ? choose(value < 0.0f, all(0.0f), value) : logistic(value));
@@ -178,7 +139,7 @@ INLINE void phi(const Cfc *c, const float *z, const float *bias, float *a, int w
 }
 
 /* The gradient before phi (n) from that after it (wide). */
-INLINE void unphi(const Cfc *c, const float *a, const float *da, float *dz, int n) {
+INLINE void unphi(const CfcCall *c, const float *a, const float *da, float *dz, int n) {
     for (int j = 0; j < n; j += V) {
         vec value = load_some(a + j, n - j), grad = load(da + j);
         grad = c->relu ? choose(value > 0.0f, grad, all(0.0f)) : grad * value * (1.0f - value);
@@ -191,9 +152,9 @@ static int most(int a, int b) { return a > b ? a : b; }
 INLINE void copy(float *to, const float *from, int n) { memcpy(to, from, n * sizeof(float)); }
 
 /* z (rows, columns) = map i of `from` and, if it is the first, of x, without its bias. */
-INLINE void apply(const Cfc *c, const Packing *p, int i, int rows, const float *from, int stride,
+INLINE void apply(const CfcCall *c, const Packing *p, int i, int rows, const float *from, int stride,
                   size_t here, float *z) {
-    const Linear *map = &c->linears[i];
+    const LinearMap *map = &c->linears[i];
     const int wide = columns(map);
     const float *before = NULL;
     int before_stride = 0;
@@ -210,13 +171,13 @@ INLINE void apply(const Cfc *c, const Packing *p, int i, int rows, const float *
 }
 
 /* Rows [begin, end) of the batch. Returns 0, or 1 where memory is short. */
-EXPORT int cfc_forward(const void *call, int begin, int end, int part) {
+int cfc_forward(const void *call, int begin, int end, int part) {
     (void)part;
-    const Cfc *c = call;
+    const CfcCall *c = call;
     const Packing p = packing(c, 0);
     int N = 0, active = 0, read = 0, widest = 0;
     for (int l = 0; l < c->layers; l++) {
-        const Linear *heads = &c->linears[c->depth + l];
+        const LinearMap *heads = &c->linears[c->depth + l];
         N += heads->n;
         active += columns(heads);
         read += heads->sources;
@@ -256,7 +217,7 @@ EXPORT int cfc_forward(const void *call, int begin, int end, int part) {
             }
             int first = 0, first_active = 0, first_read = 0; /* of this layer */
             for (int l = 0; l < c->layers; l++) {
-                const Linear *map = &c->linears[c->depth + l];
+                const LinearMap *map = &c->linears[c->depth + l];
                 if (!c->depth) {
                     from = l ? h + first - c->linears[l - 1].n : h;
                     if (c->sources)
@@ -287,9 +248,9 @@ EXPORT int cfc_forward(const void *call, int begin, int end, int part) {
 }
 
 /* Rows [begin, end) of the batch. Returns 0, or 1 where memory is short. */
-EXPORT int cfc_backward(const void *call, int begin, int end, int part) {
+int cfc_backward(const void *call, int begin, int end, int part) {
     (void)part;
-    const Cfc *c = call;
+    const CfcCall *c = call;
     const Packing p = packing(c, 1);
     int N = 0, active = 0, widest = 0;
     for (int l = 0; l < c->layers; l++) {
@@ -317,7 +278,7 @@ EXPORT int cfc_backward(const void *call, int begin, int end, int part) {
             memset(before, 0, sizeof(float) * MAX_ROWS * N);
             int first = N, first_active = active;
             for (int l = c->layers - 1; l >= 0; l--) {
-                const Linear *map = &c->linears[c->depth + l];
+                const LinearMap *map = &c->linears[c->depth + l];
                 const int n = map->n, wide = padded(map->sources);
                 first -= n;
                 first_active -= columns(map);
@@ -340,7 +301,7 @@ EXPORT int cfc_backward(const void *call, int begin, int end, int part) {
                 }
             }
             for (int b = c->depth - 1; b >= 0; b--) {
-                const Linear *map = &c->linears[b];
+                const LinearMap *map = &c->linears[b];
                 const int u = map->n, given = padded(u), wide = padded(map->sources);
                 float *dz = c->dbackbone[b] + here * u;
                 for (int r = 0; r < rows; r++)

@@ -1,9 +1,8 @@
-"""The CfC kernel of the CPU: how `cfc.c` is called."""
+"""CfC neurons over a sequence on the CPU: how `cfc.c` is called."""
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import c_int32, c_void_p
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,189 +10,214 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncp_agents.torch.fused_weights import FusedWeights
-from ncp_agents.torch.kernels.arrays import batch_first, flat, ordered
-from ncp_agents.torch.kernels.cfc import Gradients, Inputs, Kept, Plan
-from ncp_agents.torch.kernels.library import address, library, padded, parallel_rows
+from ncp_agents.torch.kernels.arrays import (
+    batch_first,
+    flat,
+    in_order_of,
+    new_layers_like,
+    new_like,
+    ordered,
+)
+from ncp_agents.torch.kernels.library import (
+    available,
+    bytes_,
+    ffi,
+    floats,
+    library,
+    padded,
+    parallel_rows,
+)
 from ncp_agents.torch.kernels.pipeline import KernelCall
 
-__all__ = ["backward", "fits", "forward", "forward_and_keep", "link", "ordered"]
-
-MAX_LAYERS = 16
-
-
-class _Linear(ctypes.Structure):
-    """`Linear` of cfc.c."""
-
-    _fields_ = (
-        ("weight", c_void_p),
-        ("bias", c_void_p),
-        ("groups", c_int32),
-        ("n", c_int32),
-        ("skip", c_int32),
-        ("sources", c_int32),
-    )
-
-
-class _Cfc(ctypes.Structure):
-    """`Cfc` of cfc.c."""
-
-    _fields_ = (
-        ("steps", c_int32),
-        ("rows", c_int32),
-        ("time_stride", c_int32),
-        ("row_stride", c_int32),
-        ("heads", c_int32),
-        ("no_gate", c_int32),
-        ("layers", c_int32),
-        ("depth", c_int32),
-        ("relu", c_int32),
-        ("linears", _Linear * MAX_LAYERS),
-        ("packed", c_void_p),
-        ("x", c_void_p),
-        ("drive", c_void_p),
-        ("start", c_void_p),
-        ("timespans", c_void_p),
-        ("resets", c_void_p),
-        ("states", c_void_p),
-        ("activity", c_void_p),
-        ("sources", c_void_p),
-        ("backbone", c_void_p * MAX_LAYERS),
-        ("dstates", c_void_p),
-        ("dheads", c_void_p),
-        ("dbackbone", c_void_p * MAX_LAYERS),
-        ("dstart", c_void_p),
-        ("dtimespans", c_void_p),
-    )
+MAX_LAYERS = 16  # of kernels.h
 
 
 def fits(weights: FusedWeights) -> bool:
-    return (
-        weights.activation.phi in (torch.sigmoid, torch.relu)
-        and len(weights.linears) <= MAX_LAYERS
-        and library() is not None
-    )
+    """Return whether the kernel takes these weights."""
+    return bool(weights.activation.kernel) and len(weights.linears) <= MAX_LAYERS and available()
 
 
-def forward(plan: Plan, inputs: Inputs, packed: dict[str, Any]) -> Tensor:
-    """→ states (T, B, N); `packed` keeps what can be used again with the same weights."""
-    states = inputs.new(inputs.start.shape[1])
-    drive = _drive(plan, inputs) if inputs.x.shape[0] > 1 else None
-    _run("cfc_forward", _ready(plan, inputs, packed, states, drive), inputs)
+def forward(
+    x: Tensor,
+    h: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    weights: Sequence[Tensor],
+    layer_sizes: list[int],
+    depth: int,
+    no_gate: bool,
+    relu: bool,
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    """Return states, activity, sources and hidden, as the operator `cfc`."""
+    x, h, timespans, resets, weights = _contiguous(x, h, timespans, resets, weights)
+    call = _call(x, weights, layer_sizes, depth, no_gate, relu, heads=3 + (timespans is not None))
+    states, drive = new_like(x, h.shape[1]), _drive(x, weights[0], layer_sizes, depth)
+    _read(call, x, h, timespans, resets)
+    call.states, call.drive = floats(states), floats(drive)
+    kept = [x.new_empty(0) for _ in range(3)]
+    if keep:
+        active, read = widths(layer_sizes, depth, call.heads)
+        kept[:2] = new_like(x, active), new_like(x, read)
+        call.activity, call.sources = map(floats, kept[:2])
+        if depth:
+            kept[2] = new_layers_like(x, depth, weights[0].shape[0])
+            call.backbone[0:depth] = [floats(layer) for layer in kept[2]]
+    packed = _pack(call, x, backward=False)
+    _run("cfc_forward", call, weights)
+    del packed  # which the kernel has read until here
+    return states, *kept
+
+
+def backward(
+    dstates: Tensor,
+    x: Tensor,
+    h: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    weights: Sequence[Tensor],
+    layer_sizes: list[int],
+    depth: int,
+    no_gate: bool,
+    relu: bool,
+    states: Tensor,
+    activity: Tensor,
+    hidden: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the gradients, as the operator `cfc_backward`."""
+    x, h, timespans, resets, weights = _contiguous(x, h, timespans, resets, weights)
+    call = _call(x, weights, layer_sizes, depth, no_gate, relu, heads=3 + (timespans is not None))
+    dstates = in_order_of(states, dstates)
+    dheads, dh = new_like(x, call.heads * h.shape[1]), torch.empty_like(h)
+    dhidden = new_layers_like(x, depth, weights[0].shape[0]) if depth else torch.empty_like(hidden)
+    dtimespans = h.new_empty(0) if timespans is None else torch.empty_like(timespans)
+    _read(call, x, h, timespans, resets)
+    call.states, call.activity, call.dstates = map(floats, (states, activity, dstates))
+    call.dheads, call.dstart = floats(dheads), floats(dh)
+    if timespans is not None:
+        call.dtimespans = floats(dtimespans)
+    if depth:
+        call.backbone[0:depth] = [floats(layer) for layer in hidden]
+        call.dbackbone[0:depth] = [floats(layer) for layer in dhidden]
+    packed = _pack(call, x, backward=True)
+    _run("cfc_backward", call, weights)
+    del packed
+    return dheads, dhidden, dh, dtimespans
+
+
+def frozen_forward(
+    weights: FusedWeights, x: Tensor, h: Tensor, timespans: Tensor | None, resets: Tensor | None
+) -> Tensor:
+    """Return the states of frozen weights, which are packed once: a rollout's single steps."""
+    x, h, timespans, resets, _ = _contiguous(x, h, timespans, resets, ())
+    states = new_like(x, h.shape[1])
+    drive = None
+    if x.shape[0] > 1:
+        drive = _drive(x, weights.tensors[0], weights.sizes.layer_sizes, weights.depth)
+    call = _packed_call(weights, x, drive, heads=3 + (timespans is not None))
+    _read(call, x, h, timespans, resets)
+    call.states, call.drive = floats(states), floats(drive)
+    _run("cfc_forward", call, weights.tensors)
     return states
 
 
-def link(weights: FusedWeights, x: Tensor, states: Tensor) -> KernelCall:
-    """One step of x (B, I) to states (B, N); who runs it sets `start` and `resets`."""
-    inputs = Inputs(x[None], states, None, None, weights.linears)
-    call = _ready(Plan.of(weights, heads=3), inputs, weights.packed, states[None], None)
+def step_call(weights: FusedWeights, x: Tensor, states: Tensor) -> KernelCall:
+    """Return one step of x (B, I) to states (B, N); its caller sets `start` and `resets`."""
+    call = _packed_call(weights, x[None], None, heads=3)
+    _read(call, x[None], states, None, None)
+    call.states = floats(states)
     return KernelCall("cfc_forward", call, (weights, x, states))
 
 
-def _ready(
-    plan: Plan, inputs: Inputs, packed: dict[str, Any], states: Tensor, drive: Tensor | None
-) -> _Cfc:
-    """The kernel's argument, without gradient; with `drive` the product with x is done already."""
-    x = inputs.x if drive is None else None
-    key = f"cpu {plan.heads} {x is None}"
-    if key not in packed:
-        call = _call(plan, inputs)
-        call.x = address(x)
-        packed[key] = call, _pack(call, inputs, backward=False)
-    call = _Cfc.from_buffer_copy(packed[key][0])
-    _point(call, inputs)
-    call.states, call.x, call.drive = address(states), address(x), address(drive)
+def widths(layer_sizes: list[int], depth: int, heads: int) -> tuple[int, int]:
+    """Return the last axis of `activity`, in whole vectors, and of `sources`."""
+    active = heads * sum(map(padded, layer_sizes))
+    return active, sum(layer_sizes) + (0 if depth else sum(layer_sizes[:-1]))
+
+
+def _contiguous(
+    x: Tensor,
+    h: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    weights: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, list[Tensor]]:
+    return (
+        ordered(x),
+        h.contiguous(),
+        None if timespans is None else timespans.contiguous(),
+        None if resets is None else resets.contiguous(),
+        [weight.contiguous() for weight in weights],
+    )
+
+
+def _packed_call(weights: FusedWeights, x: Tensor, drive: Tensor | None, heads: int) -> Any:
+    """Return a call whose weights are packed, from what was packed before if there is such."""
+    key = f"cpu {heads} {drive is None}"
+    if key not in weights.packed:
+        call = _call(x, weights.tensors, *weights.sizes, heads=heads)
+        call.x = floats(x if drive is None else None)
+        weights.packed[key] = call, _pack(call, x, backward=False)
+    call = ffi.new("CfcCall *", weights.packed[key][0][0])
+    call.x = floats(x if drive is None else None)
     return call
 
 
-def forward_and_keep(plan: Plan, inputs: Inputs) -> tuple[Tensor, Kept]:
-    """→ states (T, B, N) and what the backward needs."""
-    call = _call(plan, inputs)
-    states, drive = inputs.new(inputs.start.shape[1]), _drive(plan, inputs)
-    maps = call.linears[plan.depth : plan.depth + len(plan.layer_sizes)]
-    read = [states.shape[2]] if plan.depth else [m.sources for m in maps]
-    sources = inputs.new(sum(read))
-    kept = Kept(
-        activity=inputs.new(sum(m.groups * padded(m.n) for m in maps)),
-        sources=sources.split(read, -1),
-        backbone=tuple(inputs.new(m.n) for m in call.linears[: plan.depth]),
-    )
-    call.states, call.drive = address(states), address(drive)
-    call.activity, call.sources = address(kept.activity), address(sources)
-    call.backbone[: plan.depth] = [address(layer) for layer in kept.backbone]
-    weights = _pack(call, inputs, backward=False)
-    _run("cfc_forward", call, inputs)
-    del weights  # until here the kernel has read them
-    return states, kept
-
-
-def backward(plan: Plan, inputs: Inputs, states: Tensor, kept: Kept, dstates: Tensor) -> Gradients:
-    call = _call(plan, inputs)
-    grads = Gradients(
-        heads=inputs.new(plan.heads * states.shape[2]),
-        backbone=tuple(torch.empty_like(layer) for layer in kept.backbone),
-        start=torch.empty_like(inputs.start),
-        timespans=None if inputs.timespans is None else torch.empty_like(inputs.timespans),
-    )
-    call.states, call.activity, call.dstates = map(address, (states, kept.activity, dstates))
-    call.dheads, call.dstart, call.dtimespans = map(
-        address, (grads.heads, grads.start, grads.timespans)
-    )
-    call.backbone[: plan.depth] = [address(layer) for layer in kept.backbone]
-    call.dbackbone[: plan.depth] = [address(layer) for layer in grads.backbone]
-    weights = _pack(call, inputs, backward=True)
-    _run("cfc_backward", call, inputs)
-    del weights
-    return grads
-
-
-def _drive(plan: Plan, inputs: Inputs) -> Tensor:
-    """(T, B, ·): the first map's weights times x, each head in whole vectors."""
-    first = inputs.first
-    neurons = first.shape[0] if plan.depth else plan.layer_sizes[0]
-    first = F.pad(first.unflatten(0, (-1, neurons)), (0, 0, 0, padded(neurons) - neurons))
-    drive = inputs.new(first.shape[0] * first.shape[1])
-    return torch.mm(flat(inputs.x), first.flatten(0, 1).T, out=flat(drive))
-
-
-def _call(plan: Plan, inputs: Inputs) -> _Cfc:
-    """The kernel's argument. It points into the tensors, which must outlive it."""
-    call = _Cfc(
-        heads=plan.heads,
-        no_gate=plan.no_gate,
-        layers=len(plan.layer_sizes),
-        depth=plan.depth,
-        relu=plan.relu,
-    )
-    features = inputs.x.shape[2]
-    for index, (weight, bias) in enumerate(inputs.linears):
+def _call(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    layer_sizes: list[int],
+    depth: int,
+    no_gate: bool,
+    relu: bool,
+    heads: int,
+) -> Any:
+    """Return the kernel's argument. It points into the weights, which must outlive it."""
+    call = ffi.new("CfcCall *")
+    call.heads, call.no_gate, call.layers = heads, no_gate, len(layer_sizes)
+    call.depth, call.relu = depth, relu
+    for index, (weight, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
         outputs, sources = weight.shape
-        skip = 0 if index else features
-        groups = 1 if index < plan.depth else plan.heads
-        call.linears[index] = _Linear(
-            address(weight), address(bias), groups, outputs // groups, skip, sources - skip
+        skip = 0 if index else x.shape[2]
+        groups = 1 if index < depth else heads
+        call.linears[index] = (
+            floats(weight),
+            floats(bias),
+            groups,
+            outputs // groups,
+            skip,
+            sources - skip,
         )
-    _point(call, inputs)
     return call
 
 
-def _point(call: _Cfc, inputs: Inputs) -> None:
+def _read(call: Any, x: Tensor, h: Tensor, timespans: Tensor | None, resets: Tensor | None) -> None:
     """Let the kernel read these inputs."""
-    call.steps, call.rows, _ = inputs.x.shape
-    call.time_stride, call.row_stride = (1, call.steps) if batch_first(inputs.x) else (call.rows, 1)
-    call.start = inputs.start.data_ptr()
-    call.timespans, call.resets = address(inputs.timespans), address(inputs.resets)
+    steps, rows, _ = x.shape
+    call.steps, call.rows = steps, rows
+    call.time_stride, call.row_stride = (1, steps) if batch_first(x) else (rows, 1)
+    call.start, call.timespans, call.resets = floats(h), floats(timespans), bytes_(resets)
 
 
-def _pack(call: _Cfc, inputs: Inputs, backward: bool) -> Tensor:
-    """The weights as the kernel reads them."""
-    compiled, pointer = library(), ctypes.byref(call)
-    assert compiled is not None
-    packed = inputs.start.new_empty(compiled.cfc_packed_size(pointer, backward))
-    call.packed = packed.data_ptr()
-    compiled.cfc_pack(pointer, backward)
+def _drive(x: Tensor, first: Tensor, layer_sizes: list[int], depth: int) -> Tensor:
+    """Return the first map's weights times x, (T, B, ·), each head in whole vectors."""
+    first = first[:, : x.shape[2]]
+    neurons = first.shape[0] if depth else layer_sizes[0]
+    first = F.pad(first.unflatten(0, (-1, neurons)), (0, 0, 0, padded(neurons) - neurons))
+    drive = new_like(x, first.shape[0] * first.shape[1])
+    torch.mm(flat(x), first.flatten(0, 1).T, out=flat(drive))
+    return drive
+
+
+def _pack(call: Any, x: Tensor, backward: bool) -> Tensor:
+    """Return the weights as the kernel reads them."""
+    compiled = library()
+    packed = x.new_empty(compiled.cfc_packed_size(call, backward))
+    call.packed = floats(packed)
+    compiled.cfc_pack(call, backward)
     return packed
 
 
-def _run(name: str, call: _Cfc, inputs: Inputs) -> None:
-    weights = sum(weight.numel() for weight, _ in inputs.linears)
-    parallel_rows(name, call, call.rows, operations=float(call.steps) * call.rows * weights)
+def _run(kernel: str, call: Any, weights: Sequence[Tensor]) -> None:
+    operations = float(call.steps) * call.rows * sum(weight.numel() for weight in weights[::2])
+    parallel_rows(kernel, call, call.rows, operations)

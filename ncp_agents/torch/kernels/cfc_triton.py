@@ -1,17 +1,20 @@
 """The CfC kernel of NVIDIA and AMD GPUs, in Triton: a whole sequence in one launch.
 
-A program takes ROWS rows of the batch through all waves (see `scan.py` for how time is skewed) and
-keeps their state and the recurrent weights on chip, so that a wave costs one latency of a matrix
-product and nothing is launched again. Layers of the block matrix work on different steps at a wave,
-each at the step `wave - layer`; those that have not begun, or are done, keep their state.
+A program takes ROWS rows of the batch through all steps and keeps their state and the recurrent
+weights on chip, so that a step costs one latency of a matrix product and nothing is launched again.
+
+Time is skewed: at wave k, layer 0 is at step k, layer 1 at step k - 1, layer 2 at step k - 2. All of
+them read only what wave k - 1 left, so one block matrix product advances every layer, and a circuit
+of L layers takes T + L - 1 waves. A layer that has not begun, or is done, keeps its state.
 """
 
 # pyright: reportArgumentType=false
 # Triton takes plain numbers where its annotations say constexpr.
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,113 +22,158 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ncp_agents.torch.fused_weights import Blocks, FusedWeights
-from ncp_agents.torch.kernels.cfc import Gradients, Inputs, Kept, Plan
+from ncp_agents.torch.fused_weights import FusedWeights
 
 ROWS = 16  # the fewest that tl.dot takes
 MAX_NEURONS = 64  # three heads of 64 x 64 weights, in float32, stay on chip
 
 
 def fits(weights: FusedWeights) -> bool:
-    return not weights.depth and weights.units <= MAX_NEURONS
+    """Return whether the kernel takes these weights."""
+    return not weights.depth and sum(weights.layer_sizes) <= MAX_NEURONS
 
 
-def ordered(x: Tensor) -> Tensor:
-    """Time first."""
-    return x.contiguous()
-
-
-def forward(plan: Plan, inputs: Inputs, packed: dict[str, Any]) -> Tensor:
-    """→ states (T, B, N); `packed` keeps what can be used again with the same weights."""
-    if "blocks" not in packed:
-        packed["blocks"] = Blocks.of(inputs.linears, plan.layer_sizes, depth=0)
-    return _states(plan, inputs, packed["blocks"], None)
-
-
-def forward_and_keep(plan: Plan, inputs: Inputs) -> tuple[Tensor, Kept]:
-    """→ states (T, B, N) and what the backward needs."""
-    activity = inputs.new(plan.heads * inputs.start.shape[1])
-    blocks = Blocks.of(inputs.linears, plan.layer_sizes, depth=0)
-    states = _states(plan, inputs, blocks, activity)
-    before = torch.cat([inputs.start[None], states[:-1]])
-    if inputs.resets is not None:
-        before.masked_fill_(inputs.resets[..., None], 0.0)
-    sources = [before[..., plan.layers[0]]]
-    for above, own in pairwise(plan.layers):
-        sources.append(torch.cat([states[..., above], before[..., own]], -1))
-    return states, Kept(activity, tuple(sources), ())
-
-
-def _states(plan: Plan, inputs: Inputs, blocks: Blocks, activity: Tensor | None) -> Tensor:
-    steps, rows, _ = inputs.x.shape
-    neurons = inputs.start.shape[1]
-    states = inputs.new(neurons)
+def forward(
+    x: Tensor,
+    h: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    weights: Sequence[Tensor],
+    layer_sizes: list[int],
+    depth: int,
+    no_gate: bool,
+    relu: bool,
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    """Return states, activity, sources and hidden, as the operator `cfc`; all time first."""
+    x, heads = x.contiguous(), 3 if timespans is None else 4
+    steps, rows, inputs = x.shape
+    neurons = h.shape[1]
+    if resets is not None:  # also a state that is NaN
+        h = h.masked_fill(resets[0][:, None], 0.0)
+    blocks = Blocks.of(weights, layer_sizes)
+    states = x.new_empty(steps, rows, neurons)
+    activity = x.new_empty(steps, rows, heads * neurons) if keep else None
     _forward[(triton.cdiv(rows, ROWS),)](
-        F.linear(inputs.x, inputs.first, inputs.linears[0][1]),
-        inputs.start,
+        F.linear(x, weights[0][:, :inputs], weights[1]),
+        h.contiguous(),
         blocks.recurrent.contiguous(),
         blocks.bias,
-        inputs.timespans,
-        inputs.resets,
-        _layer_table(plan, inputs.start.device),
+        None if timespans is None else timespans.contiguous(),
+        None if resets is None else resets.contiguous(),
+        _layer_table(layer_sizes, heads, h.device),
         states,
         activity,
         steps,
         rows,
         neurons,
-        first=plan.layer_sizes[0],
-        LAYERS=len(plan.layer_sizes),
-        HEADS=plan.heads,
-        NO_GATE=plan.no_gate,
+        first=layer_sizes[0],
+        LAYERS=len(layer_sizes),
+        HEADS=heads,
+        NO_GATE=no_gate,
         ROWS=ROWS,
         NEURONS=_padded(neurons),
     )
-    return states
+    if activity is None:
+        return states, *(x.new_empty(0) for _ in range(3))
+    before = torch.cat([h[None], states[:-1]])
+    if resets is not None:
+        before = before.masked_fill(resets[..., None], 0.0)
+    layers = _slices(layer_sizes)
+    sources = [before[..., layers[0]]]
+    for above, own in pairwise(layers):
+        sources += [states[..., above], before[..., own]]
+    return states, activity, torch.cat(sources, -1), x.new_empty(0)
 
 
-def backward(plan: Plan, inputs: Inputs, states: Tensor, kept: Kept, dstates: Tensor) -> Gradients:
+def backward(
+    dstates: Tensor,
+    x: Tensor,
+    h: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    weights: Sequence[Tensor],
+    layer_sizes: list[int],
+    depth: int,
+    no_gate: bool,
+    relu: bool,
+    states: Tensor,
+    activity: Tensor,
+    hidden: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the gradients, as the operator `cfc_backward`."""
     steps, rows, neurons = states.shape
-    timespans = inputs.timespans
-    grads = Gradients(
-        heads=torch.empty_like(kept.activity),
-        backbone=(),
-        start=torch.empty_like(inputs.start),
-        # Layers reach a step at different waves, and add up.
-        timespans=None if timespans is None else torch.zeros_like(timespans),
-    )
+    heads = 3 if timespans is None else 4
+    dheads, dh = torch.empty_like(activity), torch.empty_like(h)
+    # Layers reach a step at different waves, and add up.
+    dtimespans = None if timespans is None else torch.zeros_like(timespans.contiguous())
     _backward[(triton.cdiv(rows, ROWS),)](
-        Blocks.of(inputs.linears, plan.layer_sizes, depth=0).recurrent.contiguous(),
-        timespans,
-        inputs.resets,
-        _layer_table(plan, states.device),
-        kept.activity,
-        dstates,
-        grads.heads,
-        grads.start,
-        grads.timespans,
+        Blocks.of(weights, layer_sizes).recurrent.contiguous(),
+        None if timespans is None else timespans.contiguous(),
+        None if resets is None else resets.contiguous(),
+        _layer_table(layer_sizes, heads, states.device),
+        activity,
+        dstates.contiguous(),
+        dheads,
+        dh,
+        dtimespans,
         steps,
         rows,
         neurons,
-        LAYERS=len(plan.layer_sizes),
-        HEADS=plan.heads,
-        NO_GATE=plan.no_gate,
+        LAYERS=len(layer_sizes),
+        HEADS=heads,
+        NO_GATE=no_gate,
         ROWS=ROWS,
         NEURONS=_padded(neurons),
     )
-    return grads
+    dtimespans = h.new_empty(0) if dtimespans is None else dtimespans
+    return dheads, torch.empty_like(hidden), dh, dtimespans
+
+
+class Blocks(NamedTuple):
+    """The linear maps of a chain of layers as one matrix from the whole state to all heads."""
+
+    recurrent: Tensor
+    """(N, D N)"""
+    bias: Tensor
+    """(D N,)"""
+
+    @classmethod
+    def of(cls, weights: Sequence[Tensor], layer_sizes: list[int]) -> Blocks:
+        """Return the blocks of the weights that the operator takes.
+
+        The state holds the layers in order, so the sources of a layer are neighbours in it, and its
+        weights are one padded slice of all.
+        """
+        units, parts, biases = sum(layer_sizes), [], []
+        for index, (own, size) in enumerate(zip(_slices(layer_sizes), layer_sizes, strict=True)):
+            weight, bias = weights[2 * index], weights[2 * index + 1]
+            if index == 0:
+                weight = weight[:, weight.shape[1] - size :]
+            before = own.stop - weight.shape[1]
+            parts.append(F.pad(weight.unflatten(0, (-1, size)), (before, units - own.stop)))
+            biases.append(bias.unflatten(0, (-1, size)))
+        return cls(torch.cat(parts, 1).flatten(0, 1).T, torch.cat(biases, 1).flatten())
+
+
+def _slices(sizes: list[int]) -> list[slice]:
+    """Return where each layer is in the state."""
+    ends = accumulate(sizes)
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _padded(neurons: int) -> int:
     return max(16, triton.next_power_of_2(neurons))
 
 
-def _layer_table(plan: Plan, device: torch.device) -> Tensor:
-    """For every neuron its layer, that layer's size, and its place in a row of `Kept.activity` for
-    head 0: (3, N) int32.
+def _layer_table(layer_sizes: list[int], heads: int, device: torch.device) -> Tensor:
+    """Return for every neuron its layer, that layer's size, and its place in `activity`, (3, N).
+
+    The place is that of head 0 in a row.
     """
     table = [
-        (index, size, plan.heads * where.start + j)
-        for index, (where, size) in enumerate(zip(plan.layers, plan.layer_sizes, strict=True))
+        (index, size, heads * own.start + j)
+        for index, (own, size) in enumerate(zip(_slices(layer_sizes), layer_sizes, strict=True))
         for j in range(size)
     ]
     return torch.tensor(table, dtype=torch.int32, device=device).T.contiguous()

@@ -18,26 +18,6 @@
 
 #include "simd.h"
 
-enum { MAX_MAPS = 4 };
-
-typedef struct {
-    const float *weight; /* (F, channels, kernel, kernel) */
-    const float *bias;   /* (F) */
-    int32_t filters, kernel, stride;
-} Convolution;
-
-typedef struct {
-    int32_t channels, height, width, maps;
-    float epsilon;           /* added to the variance, of pixels in 0 ... 1 */
-    Convolution convolutions[MAX_MAPS];
-    const uint8_t *bytes;    /* (B, C, H, W) in 0 ... 255, or null where there are pixels */
-    const float *pixels;     /* (B, C, H, W) in 0 ... 1 */
-    float *out;              /* (B, F, rows, columns) of the last map */
-    /* For the backward: */
-    const float *dout;
-    float *dweights;         /* (parts, ·): for each map (kernel, kernel, channels, wide), (wide) */
-} Call;
-
 /* One convolution, what it reads and what it makes of it. */
 typedef struct {
     const Convolution *is;
@@ -205,7 +185,7 @@ static void turn(const Layer *l, const Layer *before) {
 
 /* The layers, in `room` for all they hold, or without where it is null. Returns the floats that
    takes, with `frame` for a frame and `given` for its pixels as they came. */
-static size_t lay_out(const Call *call, Layer *layers, int backward, float *room, float **frame,
+static size_t lay_out(const ConvolutionsCall *call, Layer *layers, int backward, float *room, float **frame,
                       float **given) {
     int height = call->height, width = call->width, channels = call->channels;
     size_t used = 0;
@@ -239,7 +219,7 @@ static size_t lay_out(const Call *call, Layer *layers, int backward, float *room
 }
 
 /* What does not change from frame to frame: where everything is, and the weights. */
-static void prepare(const Call *call, Layer *layers, int backward, int part) {
+static void prepare(const ConvolutionsCall *call, Layer *layers, int backward, int part) {
     size_t size = 0;
     for (int i = 0; i < call->maps; i++) {
         const Layer *l = &layers[i];
@@ -264,7 +244,7 @@ static void prepare(const Call *call, Layer *layers, int backward, int part) {
 }
 
 /* The layers, ready for frames, in room that the caller frees; null where memory is short. */
-static float *prepared(const Call *call, Layer *layers, int backward, int part, float **frame,
+static float *prepared(const ConvolutionsCall *call, Layer *layers, int backward, int part, float **frame,
                        float **given) {
     float *room = floats(lay_out(call, layers, backward, NULL, frame, given));
     if (!room) return NULL;
@@ -274,7 +254,7 @@ static float *prepared(const Call *call, Layer *layers, int backward, int part, 
 }
 
 /* The frame with mean 0 and variance 1, channels last; `given` is room for its pixels. */
-static void standardise(const Call *call, int index, float *given, float *frame) {
+static void standardise(const ConvolutionsCall *call, int index, float *given, float *frame) {
     const int channels = call->channels, pixels = call->height * call->width;
     const int size = channels * pixels, whole = size / V * V;
     if (call->bytes)
@@ -347,8 +327,8 @@ static void turn_back(const Layer *l, const Layer *before) {
 }
 
 /* Frames [begin, end). Returns 0, or 1 where memory is short. */
-EXPORT int convolutions_forward(const void *argument, int begin, int end, int part) {
-    const Call *call = argument;
+int convolutions_forward(const void *argument, int begin, int end, int part) {
+    const ConvolutionsCall *call = argument;
     Layer layers[MAX_MAPS];
     float *frame, *given, *room = prepared(call, layers, 0, part, &frame, &given);
     if (!room) return 1;
@@ -366,8 +346,8 @@ EXPORT int convolutions_forward(const void *argument, int begin, int end, int pa
 }
 
 /* Frames [begin, end). Returns 0, or 1 where memory is short. */
-EXPORT int convolutions_backward(const void *argument, int begin, int end, int part) {
-    const Call *call = argument;
+int convolutions_backward(const void *argument, int begin, int end, int part) {
+    const ConvolutionsCall *call = argument;
     Layer layers[MAX_MAPS];
     float *frame, *given, *room = prepared(call, layers, 1, part, &frame, &given);
     if (!room) return 1;

@@ -1,28 +1,35 @@
-"""The compiled kernels, as far as the package was installed with them."""
+"""The compiled kernels, as far as the package was installed with them, and how they are called.
+
+`kernels.h` declares the functions and their arguments; cffi reads the same text as the compiler.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import os
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor, wait
-from ctypes import c_int32, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from cffi import FFI
+from torch import Tensor
 
-# The instruction sets that `hatch_build.py` makes a library for, by torch's names.
+ffi: Any = FFI()  # its types are made from kernels.h, when the library is loaded
+NULL = ffi.NULL
+
+# The instruction sets that `hatch_build.py` makes a library for, by torch's names; best first.
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2"}
 HERE = Path(__file__).parent
 
+MIN_PARALLEL_OPS = 2e6  # multiplications, some 30 us; waking a thread takes about as long
+
 
 def path(variant: str) -> Path:
-    """Where the library is, named after the sources it was made from: an older one, left behind
-    when those changed, would misread what it is given.
+    """Return where the library of an instruction set is.
+
+    Its name holds a digest of the sources: a library of older ones would misread its arguments.
     """
     sources = sorted(HERE.glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
@@ -31,10 +38,10 @@ def path(variant: str) -> Path:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The fastest one that this machine runs, or None."""
+def library() -> Any:
+    """Return the fastest library that this machine runs, or None."""
     best = VARIANTS.get(torch.backends.cpu.get_cpu_capability())
-    known = [*VARIANTS.values()]  # best first
+    known = [*VARIANTS.values()]
     for variant in (*(known[known.index(best) :] if best else ()), "generic"):
         if path(variant).exists():
             return load(path(variant))
@@ -47,99 +54,70 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def load(path: Path) -> ctypes.CDLL:
-    compiled = ctypes.CDLL(str(path))
-    compiled.cfc_packed_size.restype = ctypes.c_int64
-    return compiled
+@torch.compiler.assume_constant_result
+def available() -> bool:
+    """Return whether there is a library for this machine."""
+    return library() is not None
 
 
-def padded(count: int) -> int:
-    """As many floats in whole vectors of the library."""
-    compiled = library()
-    assert compiled is not None
-    vector = compiled.vector_width()
-    return -(-count // vector) * vector
-
-
-class _Work(ctypes.Structure):
-    """`Work` of team.c."""
-
-    _fields_ = (
-        ("kernel", c_void_p),
-        ("call", c_void_p),
-        ("rows", c_int32),
-        ("parts", c_int32),
-        ("next", c_int32),
-        ("failed", c_int32),
-    )
-
-
-def parallel_rows(
-    name: str, call: ctypes.Structure | ctypes.Array, rows: int, operations: float
-) -> None:
-    """Run the kernel `name` on all rows, in parts that torch's number of threads share.
-
-    The kernel gets its argument, the rows of a part, begin and end, and the part's number, which is
-    below `torch.get_num_threads()`. `operations` is the number of multiplications in all: a little
-    work stays in one part.
-    """
-    compiled = library()
-    assert compiled is not None
-    threads = torch.get_num_threads()
-    parts = threads if operations > MIN_PARALLEL_OPS else 1
-    work = _Work(address_of(name), ctypes.addressof(call), rows, min(parts, rows), 0, 0)
-    if parts == 1:
-        compiled.take_parts(ctypes.byref(work))
-    elif parallel := _openmp():
-        parallel(compiled.take_parts, ctypes.byref(work), threads, 0)
-    else:
-        pointer = ctypes.byref(work)
-        others = [_pool().submit(compiled.take_parts, pointer) for _ in range(parts - 1)]
-        try:
-            compiled.take_parts(pointer)
-        finally:  # also on Ctrl-C, since they read what the caller's arrays hold
-            wait(others)
-    if work.failed:
-        raise MemoryError("not enough memory for the kernel's scratch space")
-
-
-def address_of(kernel: str) -> int | None:
-    """The function of that name in the library."""
-    compiled = library()
-    assert compiled is not None
-    return _address_of(compiled, kernel)
+def load(path: Path) -> Any:
+    """Return the library in a file."""
+    _declare()
+    return ffi.dlopen(str(path))
 
 
 @cache
-def _address_of(compiled: ctypes.CDLL, name: str) -> int | None:
-    return ctypes.cast(getattr(compiled, name), c_void_p).value
+def _declare() -> None:
+    ffi.cdef((HERE / "kernels.h").read_text(encoding="utf-8"))
+    ffi.cdef("void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);")
 
 
-MIN_PARALLEL_OPS = 2e6  # multiplications, some 30 us; waking a thread takes about as long
+def padded(count: int) -> int:
+    """Return as many floats in whole vectors of the library."""
+    vector = library().vector_width()
+    return -(-count // vector) * vector
+
+
+def parallel_rows(kernel: str, call: Any, rows: int, operations: float) -> None:
+    """Run a kernel on all rows, in parts that torch's number of threads share.
+
+    Args:
+        kernel: the function's name.
+        call: its argument, a structure of `kernels.h`; what it points into must outlive the call.
+        rows: of the batch. A part's number is below `torch.get_num_threads()`.
+        operations: multiplications in all; little work stays in one part.
+    """
+    compiled, threads = library(), torch.get_num_threads()
+    parts = min(threads if operations > MIN_PARALLEL_OPS and _openmp() else 1, rows)
+    if compiled.run_rows(getattr(compiled, kernel), call, rows, parts, threads, _openmp()):
+        raise MemoryError("not enough memory for the kernel's scratch space")
 
 
 @cache
 def _openmp() -> Any:
-    """`GOMP_parallel` of the OpenMP library that torch itself runs on, or None.
+    """Return `GOMP_parallel` of the OpenMP library that torch itself runs on, or NULL.
 
     Threads of our own would have to wait: after an operation torch's spin for milliseconds, in case
     there is another, and leave no core free.
     """
     for path in (Path(torch.__file__).parent / "lib").glob("lib*omp*"):
-        if parallel := getattr(ctypes.CDLL(str(path)), "GOMP_parallel", None):
-            parallel.restype = None
-            return parallel
-    return None
+        try:
+            return ffi.cast("void *", ffi.addressof(ffi.dlopen(str(path)), "GOMP_parallel"))
+        except AttributeError:  # another OpenMP
+            continue
+    return NULL
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ncp-agents")
+def floats(tensor: Tensor | None) -> Any:
+    """Return the address of a tensor's float32 values, NULL for None."""
+    return NULL if tensor is None else ffi.cast("float *", tensor.data_ptr())
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def bytes_(tensor: Tensor | None) -> Any:
+    """Return the address of a tensor's bool or uint8 values, NULL for None."""
+    return NULL if tensor is None else ffi.cast("uint8_t *", tensor.data_ptr())
 
 
-def address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def integers(tensor: Tensor) -> Any:
+    """Return the address of a tensor's int32 values."""
+    return ffi.cast("int32_t *", tensor.data_ptr())

@@ -4,18 +4,10 @@
 
 #include "simd.h"
 
-typedef struct {
-    const float *weight; /* (I, padded O) */
-    const float *bias;   /* (padded O) */
-    const float *in;     /* (B, I) */
-    float *out;          /* (B, O) */
-    int32_t inputs, outputs, relu;
-} Linear;
-
 /* Rows [begin, end). Returns 0, or 1 where memory is short. */
-EXPORT int linear_forward(const void *call, int begin, int end, int part) {
+int linear_forward(const void *call, int begin, int end, int part) {
     (void)part;
-    const Linear *l = call;
+    const LinearCall *l = call;
     const int wide = padded(l->outputs);
     float *z = floats(MAX_ROWS * (size_t)wide);
     if (!z) return 1;

@@ -1,6 +1,7 @@
 /* LTC neurons over a whole sequence, forward and backward.
 
-   One step, for a neuron j, `unfolds` times with dt = timespan / unfolds (equations.py, ltc_step):
+   One step, for a neuron j, `unfolds` times with dt = timespan / unfolds (`ltc_step` of
+   layers/reference.py):
 
        act_s = w_s sigmoid(slope_s v_source - offset_s)      slope = sigma, offset = sigma mu
        conductance_j = leak_j + epsilon + sum act_s          over the synapses s into j
@@ -17,36 +18,6 @@
    `time_stride` and `row_stride` rows apart, so that a batch may come first or the time. */
 
 #include "simd.h"
-
-typedef struct {
-    int32_t count;         /* S */
-    const int32_t *source; /* (S) */
-    const int32_t *first;  /* (N + 1): the synapses into neuron j are first[j] ... first[j + 1] - 1 */
-    const float *slope, *offset, *weight, *pull; /* (S) each; pull is w times erev */
-} Synapses;
-
-typedef struct {
-    int32_t steps, inputs, neurons, unfolds, rows; /* T, I, N, U, B */
-    int32_t time_stride, row_stride;
-    float epsilon, timespan;                       /* the constant one */
-    Synapses sensory, internal;
-    const float *cm, *leak, *rest; /* (N) */
-    const float *x;                /* (T, B, I) */
-    const float *start;            /* (B, N) */
-    const float *timespans;        /* (T, B) or null, dense */
-    const uint8_t *resets;         /* (T, B) or null, dense */
-    float *states;                 /* (T, B, N) */
-    float *unfolded;               /* (T, U, N, B): v before each unfold; or null */
-    float *divisors;               /* (T, U, N, B): cm + dt conductance, or 1 where dt is 0 */
-    /* Backward only. */
-    const float *dstates;  /* (T, B, N) */
-    float *dx;             /* (T, B, I) or null */
-    float *dstart;         /* (B, N) */
-    float *dtimespans;     /* (T, B) or null */
-    float *dsensory;       /* (parts, 4, S): of slope, offset, weight and pull */
-    float *dinternal;      /* (parts, 4, S) */
-    float *dneurons;       /* (parts, 3, N): of cm, leak and rest */
-} Ltc;
 
 enum { CHUNK = 8 };
 
@@ -110,7 +81,7 @@ INLINE void receive_back(const Synapses *s, int j, const int steps, const float 
 }
 
 /* What stays the same within each of some steps: base (steps, N, 2, V), conductance and pull. */
-INLINE void receive_inputs(const Ltc *c, const int steps, const float *x, float *base) {
+INLINE void receive_inputs(const LtcCall *c, const int steps, const float *x, float *base) {
     const int N = c->neurons;
     for (int j = 0; j < N; j++) {
         vec conductance[CHUNK], pull[CHUNK];
@@ -126,7 +97,7 @@ INLINE void receive_inputs(const Ltc *c, const int steps, const float *x, float 
     }
 }
 
-INLINE void receive_inputs_back(const Ltc *c, const int steps, const float *x, const float *dbase,
+INLINE void receive_inputs_back(const LtcCall *c, const int steps, const float *x, const float *dbase,
                                 float *dx, float *dsensory) {
     const int N = c->neurons;
     for (int j = 0; j < N; j++) {
@@ -141,13 +112,13 @@ INLINE void receive_inputs_back(const Ltc *c, const int steps, const float *x, c
 }
 
 /* dt of these rows at one step. */
-INLINE vec timestep(const Ltc *c, size_t here, int rows) {
+INLINE vec timestep(const LtcCall *c, size_t here, int rows) {
     vec timespan = c->timespans ? load_some(c->timespans + here, rows) : all(c->timespan);
     return timespan / (float)c->unfolds;
 }
 
 /* Lanes of the rows that are reset before a step: all bits set. */
-INLINE ints forgotten(const Ltc *c, size_t here, int rows) {
+INLINE ints forgotten(const LtcCall *c, size_t here, int rows) {
     ints mask = {0};
     if (c->resets)
         for (int r = 0; r < rows; r++) mask[r] = c->resets[here + r] ? -1 : 0;
@@ -155,8 +126,8 @@ INLINE ints forgotten(const Ltc *c, size_t here, int rows) {
 }
 
 /* Rows [begin, end) of the batch. Returns 0, or 1 where memory is short. */
-EXPORT int ltc_forward(const void *call, int begin, int end, int part) {
-    const Ltc *c = call;
+int ltc_forward(const void *call, int begin, int end, int part) {
+    const LtcCall *c = call;
     (void)part;
     const int N = c->neurons, I = c->inputs, U = c->unfolds;
     const size_t B = c->rows;
@@ -195,10 +166,11 @@ EXPORT int ltc_forward(const void *call, int begin, int end, int part) {
                     receive(&c->internal, j, 1, v, 0, &conductance, &pull);
                     const vec before = load(v + j * V);
                     const vec divisor = choose(moves, c->cm[j] + dt * conductance, all(1.0f));
-                    store(next + j * V, before + dt * (pull - conductance * before) / divisor);
+                    const vec imbalance = pull - conductance * before;
+                    store(next + j * V, before + dt * imbalance / divisor);
                     if (c->unfolded) {
                         store_some(c->unfolded + place, before, rows);
-                        store_some(c->divisors + place, divisor, rows);
+                        store_some(c->divisors + place, choose(moves, divisor, imbalance), rows);
                     }
                 }
                 float *other = v;
@@ -217,8 +189,8 @@ EXPORT int ltc_forward(const void *call, int begin, int end, int part) {
 
 /* Rows [begin, end) of the batch; gradients of the parameters go to the given part. Returns 0, or 1
    where memory is short. */
-EXPORT int ltc_backward(const void *call, int begin, int end, int part) {
-    const Ltc *c = call;
+int ltc_backward(const void *call, int begin, int end, int part) {
+    const LtcCall *c = call;
     const int N = c->neurons, I = c->inputs, U = c->unfolds;
     const int sensory = c->sensory.count, internal = c->internal.count;
     const size_t B = c->rows;
@@ -262,7 +234,8 @@ EXPORT int ltc_backward(const void *call, int begin, int end, int part) {
                 }
                 for (int j = 0; j < N; j++) {
                     const vec before = load(v + j * V);
-                    vec divisor = load_some(c->divisors + (place + j) * B + row, rows);
+                    const vec stored = load_some(c->divisors + (place + j) * B + row, rows);
+                    vec divisor = choose(moves, stored, all(1.0f));
                     if (rows < V) divisor = choose(divisor == 0.0f, all(1.0f), divisor);
                     const vec grad = load(dv + j * V), share = grad / divisor;
                     const vec dpull = share * dt, dconductance = -dpull * load(after + j * V);
@@ -273,7 +246,8 @@ EXPORT int ltc_backward(const void *call, int begin, int end, int part) {
                     store(own + V, load(own + V) + dconductance + dpull * c->rest[j]);
                     store(own + 2 * V, load(own + 2 * V) + dpull * c->leak[j]);
                     if (c->dtimespans)
-                        dtimestep += choose(moves, share * moved * c->cm[j] / dt, all(0.0f));
+                        dtimestep += choose(moves, share * moved * c->cm[j] / dt,
+                                            grad * stored / c->cm[j]);
                     float *into = dgiven + 2 * j * V;
                     store(into, load(into) + dconductance);
                     store(into + V, load(into + V) + dpull);

@@ -1,213 +1,29 @@
-"""LTC neurons over a sequence on the CPU, in C: `ltc.c` as a differentiable function.
+"""LTC neurons over a sequence on the CPU: `ltc.c` as an operator.
 
 Axes: B batch, T steps, I inputs, N neurons, U unfolds, S synapses.
 """
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import c_float, c_int32, c_void_p
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ncp_agents.torch.autograd import written_by_hand
 from ncp_agents.torch.kernels.arrays import batch_first, in_order_of, new_like, ordered
-from ncp_agents.torch.kernels.library import address, library, parallel_rows
+from ncp_agents.torch.kernels.library import bytes_, ffi, floats, integers, parallel_rows
+from ncp_agents.torch.kernels.operators import register
 from ncp_agents.torch.kernels.pipeline import KernelCall
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
 
-STEPS_OF_A_SIGMOID = 16  # multiplications that take as long
+SIGMOID_OPS = 16  # multiplications that take as long as a sigmoid
 
 
-class _Synapses(ctypes.Structure):
-    """`Synapses` of ltc.c."""
+def parameters(membrane: Membrane) -> tuple[Tensor, Tensor, Tensor]:
+    """Return [cm, leak, rest] (3, N), then [slope, offset, weight, pull] (4, S) of the synapses.
 
-    _fields_ = (
-        ("count", c_int32),
-        ("source", c_void_p),
-        ("first", c_void_p),
-        ("slope", c_void_p),
-        ("offset", c_void_p),
-        ("weight", c_void_p),
-        ("pull", c_void_p),
-    )
-
-
-class _Ltc(ctypes.Structure):
-    """`Ltc` of ltc.c."""
-
-    _fields_ = (
-        ("steps", c_int32),
-        ("inputs", c_int32),
-        ("neurons", c_int32),
-        ("unfolds", c_int32),
-        ("rows", c_int32),
-        ("time_stride", c_int32),
-        ("row_stride", c_int32),
-        ("epsilon", c_float),
-        ("timespan", c_float),
-        ("sensory", _Synapses),
-        ("internal", _Synapses),
-        ("cm", c_void_p),
-        ("leak", c_void_p),
-        ("rest", c_void_p),
-        ("x", c_void_p),
-        ("start", c_void_p),
-        ("timespans", c_void_p),
-        ("resets", c_void_p),
-        ("states", c_void_p),
-        ("unfolded", c_void_p),
-        ("divisors", c_void_p),
-        ("dstates", c_void_p),
-        ("dx", c_void_p),
-        ("dstart", c_void_p),
-        ("dtimespans", c_void_p),
-        ("dsensory", c_void_p),
-        ("dinternal", c_void_p),
-        ("dneurons", c_void_p),
-    )
-
-
-def fits(membrane: Membrane, v: Tensor) -> bool:
-    return library() is not None
-
-
-def run(
-    membrane: Membrane,
-    x: Tensor,
-    v: Tensor,
-    timespans: float | Tensor,
-    resets: Tensor | None,
-) -> Tensor:
-    """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
-    → v after every step, (T, B, N).
-    """
-    varying = timespans.contiguous() if isinstance(timespans, Tensor) else None
-    call = _Call(membrane, timespan=0.0 if isinstance(timespans, Tensor) else timespans)
-    differentiable = ordered(x.to(v.dtype)), v.contiguous(), varying, *_parameters(membrane)
-    resets = None if resets is None else resets.contiguous()
-    if torch.is_grad_enabled():
-        states = LtcRecurrence.apply(call, resets, *differentiable)
-        assert isinstance(states, Tensor)
-        return states
-    return call.forward(resets, *differentiable, keep=False)[0]
-
-
-def link(membrane: Membrane, x: Tensor, states: Tensor) -> KernelCall:
-    """One step of x (B, I) to states (B, N); who runs it sets `start` and `resets`."""
-    call, parameters = _Call(membrane, timespan=1.0), _parameters(membrane)
-    argument = call.argument(None, x[None], states, None, *parameters)
-    argument.states = address(states)
-    return KernelCall("ltc_forward", argument, (call, parameters, x, states))
-
-
-class _Call:
-    """What the kernel needs to know besides differentiable tensors."""
-
-    def __init__(self, membrane: Membrane, timespan: float) -> None:
-        self.unfolds, self.epsilon = membrane.unfolds, membrane.epsilon
-        self.timespan = timespan
-        synapses = membrane.sensory, membrane.internal
-        self.indices = [index for one in synapses for index in _sorted_indices(one)]
-
-    def argument(
-        self,
-        resets: Tensor | None,
-        x: Tensor,
-        v: Tensor,
-        timespans: Tensor | None,
-        neurons: Tensor,
-        sensory: Tensor,
-        internal: Tensor,
-    ) -> _Ltc:
-        """The kernel's argument. It points into these tensors, all of them contiguous."""
-        steps, rows, inputs = x.shape
-        return _Ltc(
-            steps=steps,
-            inputs=inputs,
-            neurons=v.shape[1],
-            unfolds=self.unfolds,
-            rows=rows,
-            time_stride=1 if batch_first(x) else rows,
-            row_stride=steps if batch_first(x) else 1,
-            epsilon=self.epsilon,
-            timespan=self.timespan,
-            sensory=_synapses(sensory, *self.indices[:2]),
-            internal=_synapses(internal, *self.indices[2:]),
-            cm=address(neurons[0]),
-            leak=address(neurons[1]),
-            rest=address(neurons[2]),
-            x=address(x),
-            start=address(v),
-            timespans=address(timespans),
-            resets=address(resets),
-        )
-
-    def run(self, name: str, argument: _Ltc) -> None:
-        sigmoids = argument.sensory.count + argument.unfolds * argument.internal.count
-        operations = float(argument.steps) * argument.rows * sigmoids * STEPS_OF_A_SIGMOID
-        parallel_rows(name, argument, argument.rows, operations)
-
-    def forward(
-        self, resets: Tensor | None, x: Tensor, v: Tensor, *rest: Any, keep: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        """→ v after every step (T, B, N) and, to keep for the backward, v before each unfold and
-        what it divided by, (T, U, N, B) each.
-        """
-        argument = self.argument(resets, x, v, *rest)
-        rows, neurons = v.shape
-        states = new_like(x, neurons)
-        kept = [
-            x.new_empty(x.shape[0], self.unfolds, neurons, rows) for _ in range(2 if keep else 0)
-        ]
-        argument.states = address(states)
-        if keep:
-            argument.unfolded, argument.divisors = map(address, kept)
-        self.run("ltc_forward", argument)
-        return states, kept
-
-
-class LtcRecurrence(torch.autograd.Function):
-    """x (T, B, I), v (B, N), timespans (T, B) or None, [cm, leak, rest] (3, N), then
-    [slope, offset, weight, pull] (4, S) of the sensory and the internal synapses
-    → v after every step, (T, B, N).
-    """
-
-    @staticmethod
-    def forward(ctx, call: _Call, resets: Tensor | None, *tensors: Any) -> Tensor:
-        states, kept = call.forward(resets, *tensors, keep=True)
-        ctx.call = call
-        ctx.save_for_backward(states, *kept, resets, *tensors)
-        return states
-
-    @staticmethod
-    @written_by_hand
-    def backward(ctx, *grad_outputs: Tensor):
-        states, unfolded, divisors, *inputs = ctx.saved_tensors
-        _, x, v, timespans, neurons, sensory, internal = inputs
-        argument = ctx.call.argument(*inputs)
-        argument.states, argument.unfolded, argument.divisors = map(
-            address, (states, unfolded, divisors)
-        )
-        dstates = in_order_of(states, grad_outputs[0])
-        dx = torch.empty_like(x) if ctx.needs_input_grad[2] else None
-        dv = torch.empty_like(v)
-        dtimespans = None if timespans is None else torch.empty_like(timespans)
-        parts = torch.get_num_threads()
-        dparameters = [t.new_zeros(parts, *t.shape) for t in (neurons, sensory, internal)]
-        argument.dstates, argument.dx, argument.dstart, argument.dtimespans = map(
-            address, (dstates, dx, dv, dtimespans)
-        )
-        argument.dneurons, argument.dsensory, argument.dinternal = map(address, dparameters)
-        ctx.call.run("ltc_backward", argument)
-        return None, None, dx, dv, dtimespans, *(d.sum(0) for d in dparameters)
-
-
-def _parameters(membrane: Membrane) -> tuple[Tensor, Tensor, Tensor]:
-    """[cm, leak, rest] (3, N), then [slope, offset, weight, pull] (4, S) of the sensory and the
-    internal synapses.
+    First of the sensory synapses, then of those between neurons.
     """
     neurons = torch.stack([membrane.cm, membrane.leak, membrane.rest])
     return neurons, _stacked(membrane.sensory), _stacked(membrane.internal)
@@ -217,20 +33,213 @@ def _stacked(synapses: Synapses) -> Tensor:
     return torch.stack([synapses.slope, synapses.offset, synapses.weight, synapses.pull])
 
 
-def _sorted_indices(synapses: Synapses) -> tuple[Tensor, Tensor]:
-    """The sources (S,), and where each neuron's synapses begin (N + 1,), both int32."""
-    neurons = torch.arange(synapses.neurons + 1)
-    return synapses.source.int(), torch.searchsorted(synapses.target, neurons, out_int32=True)
+def indices(membrane: Membrane) -> list[Tensor]:
+    """Return sources (S,) and first synapse of each neuron (N + 1,) of both kinds, int32."""
+    return [
+        index
+        for synapses in (membrane.sensory, membrane.internal)
+        for index in (synapses.source.int(), _first(synapses))
+    ]
 
 
-def _synapses(values: Tensor, source: Tensor, first: Tensor) -> _Synapses:
-    slope, offset, weight, pull = map(address, values)
-    return _Synapses(
-        count=values.shape[1],
-        source=address(source),
-        first=address(first),
-        slope=slope,
-        offset=offset,
-        weight=weight,
-        pull=pull,
+def _first(synapses: Synapses) -> Tensor:
+    neurons = torch.arange(synapses.neurons + 1, device=synapses.target.device)
+    return torch.searchsorted(synapses.target, neurons, out_int32=True)
+
+
+def step_call(membrane: Membrane, x: Tensor, states: Tensor) -> KernelCall:
+    """Return one step of x (B, I) to states (B, N); its caller sets `start` and `resets`."""
+    own, lists = parameters(membrane), indices(membrane)
+    call = _call(
+        *(x[None], states, None, None, *own, lists),
+        *(1.0, membrane.unfolds, membrane.epsilon),
     )
+    call.states = floats(states)
+    return KernelCall("ltc_forward", call, (own, lists, x, states))
+
+
+def forward(
+    x: Tensor,
+    v: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    neurons: Tensor,
+    sensory: Tensor,
+    internal: Tensor,
+    indices: Sequence[Tensor],
+    timespan: float,
+    unfolds: int,
+    epsilon: float,
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    """Return states, unfolded and divisors, as the operator `ltc`."""
+    x, v, timespans, resets = _contiguous(x, v, timespans, resets)
+    neurons, sensory, internal = (each.contiguous() for each in (neurons, sensory, internal))
+    call = _call(
+        *(x, v, timespans, resets, neurons, sensory, internal, indices),
+        *(timespan, unfolds, epsilon),
+    )
+    states = new_like(x, v.shape[1])
+    call.states = floats(states)
+    kept = [_unfolded(x, v, unfolds) if keep else x.new_empty(0) for _ in range(2)]
+    if keep:
+        call.unfolded, call.divisors = map(floats, kept)
+    _run("ltc_forward", call)
+    return states, *kept
+
+
+def backward(
+    dstates: Tensor,
+    x: Tensor,
+    v: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    neurons: Tensor,
+    sensory: Tensor,
+    internal: Tensor,
+    indices: Sequence[Tensor],
+    timespan: float,
+    unfolds: int,
+    epsilon: float,
+    states: Tensor,
+    unfolded: Tensor,
+    divisors: Tensor,
+    needs_dx: bool,
+) -> tuple[Tensor, ...]:
+    """Return the gradients, as the operator `ltc_backward`."""
+    x, v, timespans, resets = _contiguous(x, v, timespans, resets)
+    neurons, sensory, internal = (each.contiguous() for each in (neurons, sensory, internal))
+    call = _call(
+        *(x, v, timespans, resets, neurons, sensory, internal, indices),
+        *(timespan, unfolds, epsilon),
+    )
+    dstates = in_order_of(states, dstates)
+    call.states, call.unfolded, call.divisors, call.dstates = map(
+        floats, (states, unfolded, divisors, dstates)
+    )
+    dx = torch.empty_like(x) if needs_dx else x.new_empty(0)
+    dv = torch.empty_like(v)
+    dtimespans = v.new_empty(0) if timespans is None else torch.empty_like(timespans)
+    parts = torch.get_num_threads()
+    dneurons, dsensory, dinternal = (
+        each.new_zeros(parts, *each.shape) for each in (neurons, sensory, internal)
+    )
+    call.dstart = floats(dv)
+    if needs_dx:
+        call.dx = floats(dx)
+    if timespans is not None:
+        call.dtimespans = floats(dtimespans)
+    call.dneurons, call.dsensory, call.dinternal = map(floats, (dneurons, dsensory, dinternal))
+    _run("ltc_backward", call)
+    return dx, dv, dtimespans, *(each.sum(0) for each in (dneurons, dsensory, dinternal))
+
+
+def _contiguous(
+    x: Tensor, v: Tensor, timespans: Tensor | None, resets: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    return (
+        ordered(x.to(v.dtype)),
+        v.contiguous(),
+        None if timespans is None else timespans.contiguous(),
+        None if resets is None else resets.contiguous(),
+    )
+
+
+def _call(
+    x: Tensor,
+    v: Tensor,
+    timespans: Tensor | None,
+    resets: Tensor | None,
+    neurons: Tensor,
+    sensory: Tensor,
+    internal: Tensor,
+    indices: Sequence[Tensor],
+    timespan: float,
+    unfolds: int,
+    epsilon: float,
+) -> Any:
+    """Return the kernel's argument. It points into these tensors, which must outlive it."""
+    call = ffi.new("LtcCall *")
+    steps, rows, inputs = x.shape
+    call.steps, call.rows, call.inputs, call.neurons = steps, rows, inputs, v.shape[1]
+    call.time_stride, call.row_stride = (1, steps) if batch_first(x) else (rows, 1)
+    call.unfolds, call.epsilon, call.timespan = unfolds, epsilon, timespan
+    for synapses, values, (source, first) in (
+        (call.sensory, sensory, indices[:2]),
+        (call.internal, internal, indices[2:]),
+    ):
+        synapses.count, synapses.source = values.shape[1], integers(source)
+        synapses.first = integers(first)
+        synapses.slope, synapses.offset, synapses.weight, synapses.pull = map(floats, values)
+    call.cm, call.leak, call.rest = map(floats, neurons)
+    call.x, call.start, call.timespans = floats(x), floats(v), floats(timespans)
+    call.resets = bytes_(resets)
+    return call
+
+
+def _unfolded(x: Tensor, v: Tensor, unfolds: int) -> Tensor:
+    """Return an empty (T, U, N, B)."""
+    return x.new_empty(x.shape[0], unfolds, v.shape[1], v.shape[0])
+
+
+def _run(kernel: str, call: Any) -> None:
+    sigmoids = call.sensory.count + call.unfolds * call.internal.count
+    parallel_rows(kernel, call, call.rows, float(call.steps) * call.rows * sigmoids * SIGMOID_OPS)
+
+
+def _fake(x: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    unfolds, keep = rest[-3], rest[-1]
+    kept = (_unfolded(x, v, unfolds) if keep else x.new_empty(0) for _ in range(2))
+    return new_like(ordered(x), v.shape[1]), *kept
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, v, timespans, resets, *parameters, indices, timespan, unfolds, epsilon, _ = inputs
+    ctx.constants = timespan, unfolds, epsilon
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output, x, v, timespans, resets, *parameters, *indices)
+
+
+def _backward(ctx: Any, dstates: Tensor | None, *_: None) -> tuple[Any, ...]:
+    states, unfolded, divisors, *inputs = ctx.saved_tensors
+    if dstates is None:
+        dstates = torch.zeros_like(states)
+    dx, dv, dtimespans, *dparameters = ltc_backward(
+        *(dstates, *inputs[:7], inputs[7:], *ctx.constants, states, unfolded, divisors),
+        ctx.needs_input_grad[0],
+    )
+    dx = dx if ctx.needs_input_grad[0] else None
+    dtimespans = None if inputs[2] is None else dtimespans
+    return dx, dv, dtimespans, None, *dparameters, [None] * 4, *(None,) * 4
+
+
+def _fake_backward(dstates: Tensor, x: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    timespans, _, *parameters = rest[:5]
+    return (
+        torch.empty_like(ordered(x)) if rest[-1] else x.new_empty(0),
+        v.new_empty(v.shape),
+        v.new_empty(0) if timespans is None else timespans.new_empty(timespans.shape),
+        *(each.new_empty(each.shape) for each in parameters),
+    )
+
+
+_INPUTS = (
+    "Tensor x, Tensor v, Tensor? timespans, Tensor? resets, Tensor neurons, Tensor sensory, "
+    "Tensor internal, Tensor[] indices, float timespan, int unfolds, float epsilon"
+)
+ltc_backward = register(
+    f"ltc_backward(Tensor dstates, {_INPUTS}, Tensor states, Tensor unfolded, Tensor divisors, "
+    "bool needs_dx) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    {"CPU": backward},
+    _fake_backward,
+)
+"""Gradients of x, v, timespans, neurons, sensory and internal synapses."""
+ltc = register(
+    f"ltc({_INPUTS}, bool keep) -> (Tensor, Tensor, Tensor)",
+    {"CPU": forward},
+    _fake,
+    _backward,
+    _setup_context,
+)
+"""v after every step (T, B, N) and, where `keep`, v before each unfold and what it was divided by,
+(T, U, N, B) each."""

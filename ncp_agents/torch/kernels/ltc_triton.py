@@ -11,120 +11,176 @@ Axes: B batch, T steps, N neurons, U unfolds.
 # Triton takes plain numbers where its annotations say constexpr, and options of its launch.
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ncp_agents.torch.autograd import written_by_hand
 from ncp_agents.torch.kernels.cfc_triton import _logistic, _padded
+from ncp_agents.torch.kernels.operators import register
 from ncp_agents.torch.ltc_cell import Membrane, Synapses
 
 MAX_NEURONS = 64  # four values of 64 x 64 synapses, and their gradients, stay on chip
 WARPS = 16
 
 
-def fits(membrane: Membrane, v: Tensor) -> bool:
+def fits(v: Tensor) -> bool:
+    """Return whether the kernel takes this state."""
     return v.shape[1] <= MAX_NEURONS
 
 
 def run(
     membrane: Membrane, x: Tensor, v: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
-    """x (T, B, I), v (B, N), timespans a float or (T, B), resets (T, B) bool or None
-    → v after every step, (T, B, N).
-    """
+    """Return v after every step, (T, B, N); the arguments are those of `ltc.run`."""
     conductance, pull = membrane.base(x.to(v.dtype))
     if not isinstance(timespans, Tensor):
         timespans = v.new_full(x.shape[:2], timespans)
-    states = LtcRecurrence.apply(
-        membrane.unfolds,
-        None if resets is None else resets.contiguous(),
-        conductance.contiguous(),
-        pull.contiguous(),
-        v.contiguous(),
-        timespans.contiguous(),
-        membrane.cm,
-        _dense(membrane.internal),
+    states, _ = ltc_unfold(
+        *(conductance, pull, v, timespans, resets, membrane.cm),
+        *(_dense(membrane.internal), membrane.unfolds),
     )
-    assert isinstance(states, Tensor)
     return states
 
 
 def _dense(synapses: Synapses) -> Tensor:
-    """Slope, offset, weight and pull from each neuron to each, (4, N, N); zero where no synapse
-    is.
+    """Return slope, offset, weight and pull from each neuron to each, (4, N, N).
+
+    Zero where no synapse is.
     """
     values = torch.stack([synapses.slope, synapses.offset, synapses.weight, synapses.pull])
     dense = values.new_zeros(4, synapses.neurons, synapses.neurons)
-    dense[:, synapses.source, synapses.target] = values
-    return dense
+    return dense.index_put(
+        (torch.arange(4, device=values.device)[:, None], synapses.source, synapses.target), values
+    )
 
 
-class LtcRecurrence(torch.autograd.Function):
-    """Conductance and pull of the sensory synapses and the leak (T, B, N), v (B, N), timespans
-    (T, B), cm (N,), the neurons' synapses as `_dense` gives them → v after every step (T, B, N).
-    """
+def forward(
+    conductance: Tensor,
+    pull: Tensor,
+    v: Tensor,
+    timespans: Tensor,
+    resets: Tensor | None,
+    cm: Tensor,
+    synapses: Tensor,
+    unfolds: int,
+) -> tuple[Tensor, Tensor]:
+    """Return v after every step, and before each unfold, as the operator `ltc_unfold`."""
+    steps, rows, neurons = conductance.shape
+    states = v.new_empty(steps, rows, neurons)
+    unfolded = v.new_empty(steps, unfolds, rows, neurons)
+    _forward[(rows,)](
+        conductance.contiguous(),
+        pull.contiguous(),
+        v.contiguous(),
+        timespans.contiguous(),
+        None if resets is None else resets.contiguous(),
+        cm.contiguous(),
+        synapses.contiguous(),
+        states,
+        unfolded,
+        steps,
+        rows,
+        neurons,
+        UNFOLDS=unfolds,
+        NEURONS=_padded(neurons),
+        num_warps=WARPS,
+    )
+    return states, unfolded
 
-    @staticmethod
-    def forward(ctx, unfolds: int, resets: Tensor | None, *tensors: Tensor) -> Tensor:
-        conductance, pull, v, timespans, cm, synapses = tensors
-        steps, rows, neurons = conductance.shape
-        states = torch.empty_like(conductance)
-        unfolded = v.new_empty(steps, unfolds, rows, neurons)
-        _forward[(rows,)](
-            conductance,
-            pull,
-            v,
-            timespans,
-            resets,
-            cm,
-            synapses,
-            states,
-            unfolded,
-            steps,
-            rows,
-            neurons,
-            UNFOLDS=unfolds,
-            NEURONS=_padded(neurons),
-            num_warps=WARPS,
-        )
-        ctx.unfolds = unfolds
-        ctx.save_for_backward(resets, unfolded, *tensors)
-        return states
 
-    @staticmethod
-    @written_by_hand
-    def backward(ctx, *grad_outputs: Tensor):
-        resets, unfolded, conductance, pull, v, timespans, cm, synapses = ctx.saved_tensors
-        steps, rows, neurons = conductance.shape
-        dconductance, dpull = torch.empty_like(conductance), torch.empty_like(pull)
-        dv, dtimespans = torch.empty_like(v), torch.empty_like(timespans)
-        # By row, so that the sum is always the same.
-        dcm, dsynapses = cm.new_empty(rows, neurons), cm.new_empty(rows, 4, neurons, neurons)
-        _backward[(rows,)](
-            conductance,
-            pull,
-            timespans,
-            resets,
-            cm,
-            synapses,
-            unfolded,
-            grad_outputs[0].contiguous(),
-            dconductance,
-            dpull,
-            dv,
-            dtimespans,
-            dcm,
-            dsynapses,
-            steps,
-            rows,
-            neurons,
-            UNFOLDS=ctx.unfolds,
-            NEURONS=_padded(neurons),
-            num_warps=WARPS,
-        )
-        return None, None, dconductance, dpull, dv, dtimespans, dcm.sum(0), dsynapses.sum(0)
+def backward(
+    dstates: Tensor,
+    conductance: Tensor,
+    pull: Tensor,
+    timespans: Tensor,
+    resets: Tensor | None,
+    cm: Tensor,
+    synapses: Tensor,
+    unfolded: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the gradients, as the operator `ltc_unfold_backward`."""
+    steps, rows, neurons = conductance.shape
+    dconductance, dpull = (torch.empty_like(dstates.contiguous()) for _ in range(2))
+    dv, dtimespans = dstates.new_empty(rows, neurons), dstates.new_empty(steps, rows)
+    # By row, so that the sum is always the same.
+    dcm, dsynapses = cm.new_empty(rows, neurons), cm.new_empty(rows, 4, neurons, neurons)
+    _backward[(rows,)](
+        conductance.contiguous(),
+        pull.contiguous(),
+        timespans.contiguous(),
+        None if resets is None else resets.contiguous(),
+        cm.contiguous(),
+        synapses.contiguous(),
+        unfolded,
+        dstates.contiguous(),
+        dconductance,
+        dpull,
+        dv,
+        dtimespans,
+        dcm,
+        dsynapses,
+        steps,
+        rows,
+        neurons,
+        UNFOLDS=unfolded.shape[1],
+        NEURONS=_padded(neurons),
+        num_warps=WARPS,
+    )
+    return dconductance, dpull, dv, dtimespans, dcm.sum(0), dsynapses.sum(0)
+
+
+def _fake(conductance: Tensor, pull: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    steps, rows, neurons = conductance.shape
+    return v.new_empty(steps, rows, neurons), v.new_empty(steps, rest[-1], rows, neurons)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    conductance, pull, _, *others, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(conductance, pull, *others, output[1])
+
+
+def _gradients(ctx: Any, dstates: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    if dstates is None:
+        dstates = torch.zeros_like(ctx.saved_tensors[0])
+    *grads, dcm, dsynapses = ltc_unfold_backward(dstates, *ctx.saved_tensors)
+    return *grads, None, dcm, dsynapses, None
+
+
+def _fake_backward(
+    dstates: Tensor, conductance: Tensor, pull: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    timespans, _, cm, synapses, _ = rest
+    steps, rows, neurons = conductance.shape
+    whole = (steps, rows, neurons)
+    shapes = (whole, whole, (rows, neurons), timespans.shape, cm.shape, synapses.shape)
+    return tuple(dstates.new_empty(shape) for shape in shapes)
+
+
+ltc_unfold_backward = register(
+    "ltc_unfold_backward(Tensor dstates, Tensor conductance, Tensor pull, Tensor timespans, "
+    "Tensor? resets, Tensor cm, Tensor synapses, Tensor unfolded) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    {"CUDA": backward},
+    _fake_backward,
+)
+"""Gradients of conductance, pull, v, timespans, cm and synapses."""
+ltc_unfold = register(
+    "ltc_unfold(Tensor conductance, Tensor pull, Tensor v, Tensor timespans, Tensor? resets, "
+    "Tensor cm, Tensor synapses, int unfolds) -> (Tensor, Tensor)",
+    {"CUDA": forward},
+    _fake,
+    _gradients,
+    _setup_context,
+)
+"""v after every step (T, B, N), and before each unfold (T, U, B, N).
+
+Of conductance and pull of the sensory synapses and the leak (T, B, N), v (B, N), timespans (T, B),
+cm (N,), and the neurons' synapses (4, N, N) as `_dense` gives them.
+"""
 
 
 @triton.jit
@@ -235,12 +291,13 @@ def _backward(
             conductance = base_conductance + tl.sum(act * weight, 0)
             pull = base_pull + tl.sum(act * reversal, 0)
             divisor = tl.where(moves, cm + dt * conductance, 1.0)
-            moved = dt * (pull - conductance * v) / divisor
+            imbalance = pull - conductance * v
+            moved = dt * imbalance / divisor
             share = dv / divisor
             dpull = share * dt
             dconductance = -dpull * (v + moved)
             dcm -= tl.where(moves, share * moved, 0.0)
-            dtimestep += tl.where(moves, share * moved * cm / tl.where(moves, dt, 1.0), 0.0)
+            dtimestep += tl.where(moves, share * cm / divisor, dv / cm) * imbalance
             dbase_conductance += dconductance
             dbase_pull += dpull
             dact = dconductance[None, :] * weight + dpull[None, :] * reversal

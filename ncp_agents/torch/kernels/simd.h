@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#pragma GCC visibility push(default)
+#include "kernels.h"
+#pragma GCC visibility pop
+
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #define V 16         /* floats in a vector */
@@ -21,7 +25,6 @@
 #define MAX_COLUMNS 3
 
 #define INLINE static inline __attribute__((always_inline))
-#define EXPORT __attribute__((visibility("default")))
 
 typedef float vec __attribute__((vector_size(4 * V)));
 typedef int32_t ints __attribute__((vector_size(4 * V)));

@@ -1,22 +1,18 @@
-/* How kernels are run, each of them a function of this type.
-
-   A kernel's rows are shared among the threads of a team: every thread runs `take_parts` on the same
-   work and takes parts until none are left, however many threads there are. */
+/* Kernels on all their rows, shared among threads, and kernels one after the other. */
 
 #include <stdatomic.h>
 
 #include "simd.h"
 
-typedef int Kernel(const void *call, int begin, int end, int part); /* 0, or 1: out of memory */
-
 typedef struct {
-    Kernel *kernel;
+    Kernel kernel;
     const void *call;
     int32_t rows, parts;
     atomic_int next, failed;
 } Work;
 
-EXPORT void take_parts(void *argument) {
+/* Every thread takes parts of the same work until none are left, however many threads there are. */
+static void take_parts(void *argument) {
     Work *work = argument;
     int part;
     while ((part = atomic_fetch_add(&work->next, 1)) < work->parts) {
@@ -26,17 +22,22 @@ EXPORT void take_parts(void *argument) {
     }
 }
 
-/* Kernels one after the other, each reading what the one before made of the same rows: itself a
-   kernel, whose argument is the links, up to one without a kernel. */
-typedef struct {
-    Kernel *kernel;
-    const void *call;
-} Link;
+typedef void Parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags);
 
-EXPORT int chain(const void *links, int begin, int end, int part) {
-    for (const Link *link = links; link->kernel; link++)
-        if (link->kernel(link->call, begin, end, part)) return 1;
+int run_rows(Kernel kernel, const void *call, int32_t rows, int32_t parts, int32_t threads,
+             void *parallel) {
+    Work work = {.kernel = kernel, .call = call, .rows = rows, .parts = parts};
+    if (parts > 1 && parallel)
+        ((Parallel *)parallel)(take_parts, &work, (unsigned)threads, 0);
+    else
+        take_parts(&work);
+    return work.failed;
+}
+
+int run_pipeline(const void *calls, int begin, int end, int part) {
+    for (const KernelCall *one = calls; one->kernel; one++)
+        if (one->kernel(one->call, begin, end, part)) return 1;
     return 0;
 }
 
-EXPORT int vector_width(void) { return V; }
+int vector_width(void) { return V; }
