@@ -1,4 +1,4 @@
-"""A circuit from plain data, the way recipes, YAML files and `policy_kwargs` spell it."""
+"""A circuit from plain data, as recipes, YAML files and `policy_kwargs` have it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ of neurons of a dense circuit."""
 def make_circuit(
     input_size: int, wiring: WiringLike, cell: str = "cfc", **kwargs: Any
 ) -> SequenceLayer | LSTMCircuit:
-    """A circuit that reads `input_size` features.
+    """Return a circuit that reads `input_size` features.
 
     A dense CfC circuit has no backbone unless `kwargs`, the layer's own arguments, ask for one.
     A given `Wiring` is left as it is: the circuit builds a copy.

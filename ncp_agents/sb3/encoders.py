@@ -28,9 +28,9 @@ class CompactCNN(BaseFeaturesExtractor):
     """A small encoder for small circuits: 175k parameters on one 84 x 84 frame.
 
     Each frame is standardised, then two convolutions, 16 filters of 8 x 8 every 4 pixels and 32 of
-    4 x 4 every 2, and a linear layer, each followed by ReLU. Standardising is what lets a ball of
-    two pixels in 7,056 be seen from the start: the background, alike in every frame, would drown
-    it. On the CPU a kernel runs the convolutions (`torch/kernels/convolutions.c`);
+    4 x 4 every 2, and a linear layer, each followed by ReLU. Without standardising, the background,
+    alike in every frame, would outweigh a ball of two pixels in 7,056 early in training. On the CPU
+    a kernel runs the convolutions (`torch/kernels/convolutions.c`);
     `scripts/benchmarks/throughput.py` measures its speed beside `NatureCNN`'s.
 
     Args:
@@ -68,8 +68,8 @@ class CompactCNN(BaseFeaturesExtractor):
 class DeepCompactCNN(CompactCNN):
     """`CompactCNN` with a third convolution, 64 filters of 3 x 3 every 2.
 
-    It sees wider parts of the picture and hands 1,024 numbers to the linear layer instead of 2,592:
-    with 128 features it has 159k parameters. Images are of at least 36 x 36 pixels.
+    Its receptive fields are wider, and the linear layer reads 1,024 numbers instead of 2,592: with
+    128 features it has 159k parameters. Images are of at least 36 x 36 pixels.
     """
 
     layers: ClassVar = (*CompactCNN.layers, (64, 3, 2))
@@ -83,12 +83,16 @@ ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {
 
 
 def find_encoder(name: str) -> type[BaseFeaturesExtractor]:
-    """The encoder of that name; an unknown name is a ValueError with a suggestion."""
+    """Return the encoder of that name.
+
+    Raises:
+        UnknownNameError: with the nearest known name.
+    """
     return registry.get("encoder", name, ENCODERS)
 
 
 def check_fits(encoder: type[BaseFeaturesExtractor], observation_space: spaces.Space) -> None:
-    """Refuses an observation space that one of the known encoders cannot read.
+    """Refuse an observation space that one of the known encoders cannot read.
 
     Raises:
         ValueError: names the space and what was expected.
@@ -117,7 +121,7 @@ def check_fits(encoder: type[BaseFeaturesExtractor], observation_space: spaces.S
 
 
 def _fewest_pixels(layers: Sequence[tuple[int, int, int]]) -> int:
-    """The pixels a side from which the strides leave one for the last layer."""
+    """Return the pixels a side from which the strides leave one for the last layer."""
     pixels = 1
     for _, size, stride in reversed(layers):
         pixels = (pixels - 1) * stride + size

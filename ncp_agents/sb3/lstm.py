@@ -1,4 +1,4 @@
-"""torch's LSTM where a circuit would be, so that both can be compared in the same policy.
+"""torch's LSTM in a circuit's place, so that both can be compared in the same policy.
 
 Axes: B sequences, T steps, I features, N neurons.
 """
@@ -16,14 +16,14 @@ from ncp_agents.wirings import Wiring
 
 
 class LSTMCircuit(nn.Module):
-    """`nn.LSTM` with what the policies ask of a circuit.
+    """`nn.LSTM` with the interface that the policies expect of a circuit.
 
     Args:
         input_size: I.
         units: N, all of them outputs.
 
     Raises:
-        ValueError: a wiring, which an LSTM has no use for.
+        ValueError: a wiring, which an LSTM does not have.
     """
 
     use_mixed = True  # its state is the pair (h, c)
@@ -43,24 +43,31 @@ class LSTMCircuit(nn.Module):
         timespans: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """input (B, T, I), hx a pair of (B, N), None = zeros, resets (B, T) bool → h at every step
-        (B, T, N) and the last pair. `nn.LSTM` cannot forget within a sequence, so it runs from each
-        step at which some sequence does to the next.
+        """Return h at every step (B, T, N) and the last pair (h, c).
+
+        `nn.LSTM` cannot clear its state within a sequence, so it runs from each step at which some
+        sequence is reset to the next.
+
+        Args:
+            input: (B, T, I).
+            hx: a pair of (B, N), None = zeros.
+            timespans: None.
+            resets: (B, T) bool, or None.
 
         Raises:
-            ValueError: timespans, which an LSTM cannot read.
+            ValueError: timespans, which an LSTM does not take.
         """
         if timespans is not None:
-            raise ValueError("an LSTM knows no time; timespans must be None")
+            raise ValueError("an LSTM takes no timespans; expected None")
         batch, steps, _ = input.shape
         if hx is None:
             zeros = input.new_zeros(batch, self.state_size)
             hx = zeros, zeros
-        forgets = torch.zeros_like(input[..., 0], dtype=torch.bool) if resets is None else resets
-        cuts = [0, *(t for t in forgets.any(0).nonzero()[:, 0].tolist() if t > 0), steps]
+        cleared = torch.zeros_like(input[..., 0], dtype=torch.bool) if resets is None else resets
+        cuts = [0, *(t for t in cleared.any(0).nonzero()[:, 0].tolist() if t > 0), steps]
         parts = []
         for start, end in pairwise(cuts):
-            kept = ~forgets[:, start, None]
+            kept = ~cleared[:, start, None]
             state = tuple((part * kept)[None] for part in hx)
             part, (h, c) = self.rnn_cell(input[:, start:end], state)
             parts.append(part)
@@ -68,7 +75,9 @@ class LSTMCircuit(nn.Module):
         return torch.cat(parts, 1), hx
 
     def read_out(self, states: Tensor) -> Tensor:
+        """Return the outputs (…, N), all states."""
         return states
 
     def frozen(self) -> AbstractContextManager[None]:
+        """Return a context without effect: `nn.LSTM` prepares no weights."""
         return nullcontext()

@@ -1,4 +1,4 @@
-"""A look for numbers that are none."""
+"""Non-finite check of a network's weights."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import nn
 
 
 def not_finite(network: nn.Module) -> list[str]:
-    """Names of the parameters with NaN or infinite values."""
+    """Return the names of the parameters with NaN or infinite values."""
     return [name for name, p in network.named_parameters() if not torch.isfinite(p).all()]

@@ -31,24 +31,40 @@ CriticReads = Literal["circuit+encoder", "circuit", "encoder"]
 CRITIC_READS: tuple[CriticReads, ...] = get_args(CriticReads)
 
 
+class Activations(NamedTuple):
+    """What one step of B environments computed; each (B, ·) float32."""
+
+    features: Tensor
+    """(B, I) of the encoder."""
+    previous: Tensor
+    """(B, N), the state that the neurons read: cleared, or what the memory cell made of it."""
+    neurons: Tensor
+    """(B, N), the new state."""
+    logits: Tensor
+    """(B, A)."""
+    values: Tensor
+    """(B,)."""
+
+
 class MlpNcpPolicy(RecurrentActorCriticPolicy):
     """Actor and critic around one circuit, for observations that are vectors.
 
         observation → encoder → circuit → motor neurons → actor
                          └────────→ all neurons, features → critic
 
-    Axes: B sequences (or environments), T steps, I features, N neurons, M motor neurons.
+    Axes: B sequences (or environments), T steps, I features, N neurons, M motor neurons, A actions.
 
     Args:
-        observation_space, action_space, lr_schedule, and all arguments of stable-baselines3's
-            `ActorCriticPolicy`; net_arch gives hidden layers after the circuit, none by default.
+        observation_space, action_space, lr_schedule: as of stable-baselines3's `ActorCriticPolicy`,
+            like all arguments that are not listed here.
+        net_arch: hidden layers after the circuit, none by default.
         wiring: a `Wiring`, its config such as {"kind": "AutoNCP", "units": 32, "output_size": 8},
             or the number of neurons of a dense circuit.
         cell: "cfc", "ltc", or "lstm" to compare with, for which wiring is the number of neurons.
-        critic: what the critic reads: "circuit+encoder" (all neurons and the features they see: the
-            value is easier to learn when it need not pass the circuit), "circuit" or "encoder".
+        critic: what the critic reads: "circuit+encoder" (all neurons and the features: the value is
+            easier to learn when it need not pass the circuit), "circuit" or "encoder".
         circuit_kwargs: further arguments of the circuit's layer, such as {"mode": "no_gate"}.
-        memory: False makes the circuit forget before every step: the same network without
+        memory: False clears the circuit's state before every step: the same network without
             recurrence, to compare with.
 
     The state is the pair (h, c) of shape (1, B, N) that sb3-contrib expects; c is the memory cell's
@@ -62,8 +78,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
 
     default_wiring: ClassVar[WiringLike] = {"kind": "AutoNCP", "units": 32, "output_size": 8}
     temperature: float = 1.0
-    """Above 1 discrete actions are drawn more evenly, below more surely; of playing only, 1 to
-    train."""
+    """Divides the logits of discrete actions: above 1 sampled actions are more even. 1 to train."""
 
     def __init__(
         self,
@@ -89,8 +104,6 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         self.circuit_kwargs = circuit_kwargs or {}
         self.memory = memory
         check_fits(features_extractor_class, observation_space)
-        if net_arch is None:
-            net_arch = []
         if optimizer_class is torch.optim.Adam:
             # eps as in PPO's reference implementation (openai/baselines); one fused pass over all
             # parameters takes a quarter of the time of one pass each.
@@ -106,7 +119,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
             observation_space,
             action_space,
             lr_schedule,
-            net_arch,
+            net_arch or [],
             activation_fn,
             *args,
             features_extractor_class=features_extractor_class,
@@ -116,7 +129,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         )
 
     def _build_mlp_extractor(self) -> None:
-        """The circuit and what follows it; called before the heads and the optimizer are made."""
+        """Build the circuit and what follows it, before the heads and the optimizer are made."""
         self.circuit = make_circuit(
             self.features_dim, self.wiring, self.cell, **self.circuit_kwargs
         )
@@ -133,8 +146,9 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """A context in which the weights do not change, so that single steps without gradient, as
-        in a rollout, need not prepare them each time.
+        """Return a context in which the weights do not change.
+
+        Single steps without gradient, as in a rollout, then prepare them once.
         """
         encoders = [module.cnn for module in self.modules() if isinstance(module, CompactCNN)]
         with self.circuit.frozen(), frozen(self, *encoders):
@@ -142,19 +156,40 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
 
     @property
     def lstm_actor(self) -> CircuitShape:
-        """What RecurrentPPO asks for to make room for states."""
+        """Return what RecurrentPPO reads to allocate states."""
         return CircuitShape(1, self.circuit.state_size, self.circuit.input_size)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = ActorCriticPolicy._get_constructor_parameters(self)
-        data.update(
-            wiring=self.wiring,
-            cell=self.cell,
-            critic=self.critic_reads,
-            circuit_kwargs=self.circuit_kwargs,
-            memory=self.memory,
-        )
-        return data
+        return ActorCriticPolicy._get_constructor_parameters(self) | {
+            "wiring": self.wiring,
+            "cell": self.cell,
+            "critic": self.critic_reads,
+            "circuit_kwargs": self.circuit_kwargs,
+            "memory": self.memory,
+        }
+
+    def extract_features(
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the features, as stable-baselines3 does, but of bytes for `CompactCNN`.
+
+        To scale a minibatch of frames takes as long as the circuit.
+        """
+        encoder = features_extractor or self.features_extractor
+        if (
+            self.share_features_extractor
+            and self.normalize_images
+            and isinstance(encoder, CompactCNN)
+            and isinstance(obs, Tensor)
+            and obs.dtype == torch.uint8
+        ):
+            return encoder(obs)
+        return super().extract_features(obs, features_extractor)
+
+    def _encode(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        """Return features (B * T, I) for actor and critic, the same if they share the encoder."""
+        features = self.extract_features(obs)
+        return features if isinstance(features, tuple) else (features, features)
 
     def _run_circuit(
         self,
@@ -163,86 +198,82 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         timespans: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """features (B * T, I), sequence after sequence, states a pair of (1, B, N), episode_starts
-        (B * T,), timespans (B * T,) in steps, None = 1.0 → all neurons (B * T, N) and the new
-        pair.
+        """Return all neurons (B * T, N) and the new pair of (1, B, N).
+
+        Args:
+            features: (B * T, I), sequence after sequence.
+            states: a pair of (1, B, N).
+            episode_starts: (B * T,).
+            timespans: (B * T,) in steps, None = 1.0.
         """
         h, c = states[0][0], states[1][0]
         sequences = h.shape[0]
-        if not self.memory:
-            episode_starts = torch.ones_like(episode_starts)
         neurons, state = self.circuit.states(
             features.reshape(sequences, -1, features.shape[-1]),
             (h, c) if self.circuit.use_mixed else h,
             None if timespans is None else timespans.reshape(sequences, -1),
-            resets=episode_starts.reshape(sequences, -1) > 0.5,
+            resets=self._resets(episode_starts).reshape(sequences, -1),
         )
         h, c = state if isinstance(state, tuple) else (state, c)
         return neurons.flatten(0, 1), (h[None], c[None])
 
-    def _actor(self, neurons: Tensor) -> Distribution:
+    def _resets(self, episode_starts: Tensor) -> Tensor:
+        """Return where the state is cleared before a step: everywhere without memory."""
+        return episode_starts > 0.5 if self.memory else torch.ones_like(episode_starts).bool()
+
+    def logits(self, neurons: Tensor) -> Tensor:
+        """Return the logits of one discrete action, (…, A), from all neurons (…, N)."""
+        motor = self.circuit.read_out(neurons)
+        return self.action_net(self.mlp_extractor.forward_actor(motor)) / self.temperature
+
+    def _distribution(self, neurons: Tensor) -> Distribution:
         if isinstance(self.action_dist, CategoricalDistribution):
             return self.action_dist.proba_distribution(self.logits(neurons))
         motor = self.circuit.read_out(neurons)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
 
-    def logits(self, neurons: Tensor) -> Tensor:
-        """Of one discrete action, (…, A), from all neurons (…, N)."""
-        motor = self.circuit.read_out(neurons)
-        return self.action_net(self.mlp_extractor.forward_actor(motor)) / self.temperature
-
-    def _critic(self, neurons: Tensor, features: Tensor) -> Tensor:
-        if self.critic_reads == "encoder":
-            inputs = features
-        elif self.critic_reads == "circuit":
-            inputs = neurons
-        else:
-            inputs = torch.cat([neurons, features], -1)
-        return self.value_net(self.mlp_extractor.forward_critic(inputs))
-
-    def extract_features(
-        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """As stable-baselines3's, but bytes reach `CompactCNN` as they are: to scale a minibatch
-        of frames takes as long as the circuit.
-        """
-        encoder = features_extractor or self.features_extractor
-        as_they_are = (
-            self.share_features_extractor
-            and self.normalize_images
-            and isinstance(encoder, CompactCNN)
-            and isinstance(obs, Tensor)
-            and obs.dtype == torch.uint8
-        )
-        if as_they_are:
-            return encoder(obs)
-        return super().extract_features(obs, features_extractor)
-
-    def _both_features(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
-        """The actor's and the critic's, the same unless share_features_extractor is off."""
-        features = self.extract_features(obs)
-        return features if isinstance(features, tuple) else (features, features)
-
-    def _see(
-        self,
-        obs: PyTorchObs,
-        states: tuple[Tensor, ...],
-        episode_starts: Tensor,
-        timespans: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """→ all neurons (B * T, N), the critic's features (B * T, I) and the new pair."""
-        features, critic_features = self._both_features(obs)
-        neurons, states = self._run_circuit(features, states, episode_starts, timespans)
-        return neurons, critic_features, states
+    def values(self, neurons: Tensor, features: Tensor) -> Tensor:
+        """Return the critic's values (…, 1) of all neurons (…, N) and its features (…, I)."""
+        inputs = {
+            "circuit+encoder": (neurons, features),
+            "circuit": (neurons,),
+            "encoder": (features,),
+        }[self.critic_reads]
+        return self.value_net(self.mlp_extractor.forward_critic(torch.cat(inputs, -1)))
 
     def distribution_and_values(
         self, obs: PyTorchObs, states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> tuple[Distribution, Tensor, tuple[Tensor, Tensor]]:
-        """obs (B * T, …), sequence after sequence, states a pair of (1, B, N), episode_starts
-        (B * T,) → the actions' distribution, values (B * T, 1) and the new pair.
+        """Return the actions' distribution, values (B * T, 1) and the new pair of (1, B, N).
+
+        Args:
+            obs: (B * T, …), sequence after sequence.
+            states: a pair of (1, B, N).
+            episode_starts: (B * T,).
         """
-        neurons, critic_features, states = self._see(obs, states, episode_starts)
-        return self._actor(neurons), self._critic(neurons, critic_features), states
+        features, critic_features = self._encode(obs)
+        neurons, states = self._run_circuit(features, states, episode_starts)
+        return self._distribution(neurons), self.values(neurons, critic_features), states
+
+    def activations(
+        self, obs: Tensor, states: tuple[Tensor, ...], episode_starts: Tensor
+    ) -> tuple[Activations, tuple[Tensor, Tensor]]:
+        """Return the activations of one step of discrete actions and the new pair of (1, B, N).
+
+        Args:
+            obs: (B, …).
+            states: a pair of (1, B, N).
+            episode_starts: (B,).
+        """
+        features, critic_features = self._encode(obs)
+        kept = ~self._resets(episode_starts)[:, None]
+        previous, c = states[0][0] * kept, states[1][0] * kept
+        memory = getattr(self.circuit, "lstm", None)
+        if memory is not None:
+            previous, _ = memory(memory.input_map(features), previous, c)
+        neurons, states = self._run_circuit(features, states, episode_starts)
+        values = self.values(neurons, critic_features)[:, 0]
+        return Activations(features, previous, neurons, self.logits(neurons), values), states
 
     def forward(
         self,
@@ -251,7 +282,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         deterministic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
-        """→ actions (B, …), values (B, 1), log-probabilities (B,) and the new states."""
+        """Return actions (B, …), values (B, 1), log-probabilities (B,) and the new states."""
         distribution, values, states = self.distribution_and_values(
             obs, lstm_states.pi, episode_starts
         )
@@ -268,9 +299,13 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         timespans: Tensor | None = None,
     ) -> tuple[Distribution, tuple[Tensor, ...]]:
-        """timespans (B * T,): time since the previous observation in steps, None = 1.0."""
-        neurons, _, states = self._see(obs, lstm_states, episode_starts, timespans)
-        return self._actor(neurons), states
+        """Return the actions' distribution and the new pair.
+
+        timespans (B * T,) is the time since the previous observation in steps, None = 1.0.
+        """
+        features, _ = self._encode(obs)
+        neurons, states = self._run_circuit(features, lstm_states, episode_starts, timespans)
+        return self._distribution(neurons), states
 
     def action_logits(
         self,
@@ -279,27 +314,32 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         timespans: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Of one discrete action, (B * T, A), up to a constant: what `get_distribution` is of,
-        without the distribution, which takes longer to set up than the circuit to run.
+        """Return the logits (B * T, A) of `get_distribution` of one discrete action, and the pair.
+
+        A distribution takes longer to set up than the circuit to run.
         """
-        look = fused_inference(self, obs, lstm_states) if timespans is None else None
-        if look is not None:
-            logits, h = look(obs, lstm_states[0][0], episode_starts > 0.5)
+        fused = fused_inference(self, obs, lstm_states) if timespans is None else None
+        if fused is not None:
+            logits, h = fused(obs, lstm_states[0][0], episode_starts > 0.5)
             return logits, (h[None], lstm_states[1])
-        neurons, _, states = self._see(obs, lstm_states, episode_starts, timespans)
+        features, _ = self._encode(obs)
+        neurons, states = self._run_circuit(features, lstm_states, episode_starts, timespans)
         return self.logits(neurons), states
 
     def predict_values(
         self, obs: Tensor, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> Tensor:
-        neurons, critic_features, _ = self._see(obs, lstm_states, episode_starts)
-        return self._critic(neurons, critic_features)
+        """Return the values (B * T, 1)."""
+        features, critic_features = self._encode(obs)
+        neurons, _ = self._run_circuit(features, lstm_states, episode_starts)
+        return self.values(neurons, critic_features)
 
-    def evaluate_actions(
+    def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """obs (B * T, …) and actions (B * T, …), sequence after sequence
-        → values (B * T, 1), log-probabilities (B * T,), entropies (B * T,) or None.
+        """Return values (B * T, 1), log-probabilities (B * T,), entropies (B * T,) or None.
+
+        obs (B * T, …) and actions (B * T, …) are sequence after sequence.
         """
         distribution, values, _ = self.distribution_and_values(obs, lstm_states.pi, episode_starts)
         return values, distribution.log_prob(actions), distribution.entropy()
@@ -320,9 +360,7 @@ class CnnNcpPolicy(MlpNcpPolicy):
 
 
 class MultiInputNcpPolicy(MlpNcpPolicy):
-    """`MlpNcpPolicy` for dict observations, each entry encoded by stable-baselines3's
-    `CombinedExtractor`.
-    """
+    """`MlpNcpPolicy` for dict observations, encoded by stable-baselines3's `CombinedExtractor`."""
 
     default_wiring: ClassVar[WiringLike] = CnnNcpPolicy.default_wiring
 
@@ -336,7 +374,7 @@ class MultiInputNcpPolicy(MlpNcpPolicy):
 
 
 class CircuitShape(NamedTuple):
-    """What sb3-contrib reads off an LSTM."""
+    """The sizes that sb3-contrib reads from an LSTM."""
 
     num_layers: int
     hidden_size: int
@@ -344,9 +382,7 @@ class CircuitShape(NamedTuple):
 
 
 class ActorCriticLayers(nn.Module):
-    """Hidden layers between circuit and heads, of unequal inputs: motor neurons for the actor, what
-    the critic reads for the critic.
-    """
+    """Hidden layers between circuit and heads, whose inputs differ for actor and critic."""
 
     def __init__(
         self,
@@ -365,7 +401,9 @@ class ActorCriticLayers(nn.Module):
         self.latent_dim_vf = critic[-1] if critic else critic_inputs
 
     def forward_actor(self, motor: Tensor) -> Tensor:
+        """Return the actor's latent of the motor neurons."""
         return self.policy_net(motor)
 
     def forward_critic(self, inputs: Tensor) -> Tensor:
+        """Return the critic's latent of what it reads."""
         return self.value_net(inputs)

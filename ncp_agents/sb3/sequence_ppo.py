@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from ncp_agents.errors import NonFiniteError
+from ncp_agents.sb3.nonfinite import not_finite
 from ncp_agents.sb3.policies import CnnNcpPolicy, MlpNcpPolicy, MultiInputNcpPolicy
 from ncp_agents.torch.threads import one_thread
 
-CRITICS_OWN = (  # how the names of parameters begin that the actor does not read
+CRITIC_PREFIXES = (  # of the names of parameters that belong to the critic alone
     "value_net.",
     "mlp_extractor.value_net.",
     "vf_features_extractor.",
@@ -35,7 +36,7 @@ CRITICS_OWN = (  # how the names of parameters begin that the actor does not rea
 
 
 class Losses(NamedTuple):
-    """Of a minibatch, and what tells how far the policy has moved in it; scalars."""
+    """Losses of a minibatch, and how far the policy has moved in it; scalars."""
 
     policy: Tensor
     value: Tensor
@@ -52,21 +53,22 @@ KL = Losses._fields.index("kl")
 class SequencePPO(RecurrentPPO):
     """RecurrentPPO whose minibatches are whole sequences of some environments.
 
-    sb3-contrib cuts each minibatch at every episode boundary, pads the chunks to the longest, and
+    sb3-contrib cuts each minibatch at every episode boundary, pads the parts to the longest, and
     steps an LSTM through them in Python where an episode starts. Here a minibatch is a set of
-    equally long sequences, one run of the rollout each, and the circuit forgets inside the scan
-    where an episode starts: nothing is padded, and no step is looped over in Python.
+    equally long sequences, one run of the rollout each, and the circuit's state is cleared inside
+    the scan where an episode starts: nothing is padded, and no step is looped over in Python.
 
     Args: those of RecurrentPPO, and
         batch_size: samples a minibatch, a multiple of sequence_length.
         sequence_length: steps a sequence, a divisor of n_steps; None takes n_steps. Each sequence
             starts from the state that the rollout had there.
         ent_coef: a float, or a schedule of the progress remaining, like learning_rate.
-        critic_warmup: steps at the start in which only what belongs to the critic alone learns, so
-            that an actor that plays already is not led astray by a critic that judges it wrongly.
+        critic_warmup: steps at the start in which only what belongs to the critic alone is trained,
+            so that an untrained critic does not spoil an actor that plays already.
 
     Raises:
         ValueError: sizes that do not divide.
+        NonFiniteError: from `learn`, where a loss or a weight is NaN or infinite.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -104,7 +106,7 @@ class SequencePPO(RecurrentPPO):
             )
 
     def _minibatches(self) -> Iterator[dict[str, Any]]:
-        """One epoch of the rollout, in whole sequences and random order.
+        """Yield one epoch of the rollout, in whole sequences and random order.
 
         Axes: B sequences, T steps; everything is flat, (B * T, …), sequence after sequence.
         """
@@ -152,21 +154,17 @@ class SequencePPO(RecurrentPPO):
             }
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
-        """As RecurrentPPO's; meanwhile weights stay as they are, and torch takes one thread."""
+        """Collect a rollout as RecurrentPPO does, with frozen weights and one thread of torch."""
+        self._check_finite()
         frozen = getattr(self.policy, "frozen", nullcontext)  # sb3-contrib's policies have none
         with one_thread(), frozen():
             return super().collect_rollouts(*args, **kwargs)
 
-    def learn(self, *args: Any, **kwargs: Any) -> Self:
-        """As RecurrentPPO's; raises NonFiniteError where the network no longer gives numbers."""
-        try:
-            return super().learn(*args, **kwargs)
-        except ValueError as error:
-            if "invalid values" not in str(error):  # how torch's distributions refuse NaN
-                raise
-            raise NonFiniteError(
-                f"the policy's output is no longer a number after {self.num_timesteps:,} steps"
-            ) from None
+    def _check_finite(self, loss: float = 0.0) -> None:
+        """Raise NonFiniteError where a loss or a weight is NaN or infinite."""
+        bad = ["the loss"] if not np.isfinite(loss) else not_finite(self.policy)
+        if bad:
+            raise NonFiniteError(f"{bad[0]} is NaN or infinite after {self.num_timesteps:,} steps")
 
     def train(self) -> None:
         """Update the policy from the rollout, as PPO does (Schulman et al. 2017)."""
@@ -195,7 +193,7 @@ class SequencePPO(RecurrentPPO):
                 loss.backward()
                 if warming_up:
                     for name, parameter in policy.named_parameters():
-                        if not name.startswith(CRITICS_OWN):
+                        if not name.startswith(CRITIC_PREFIXES):
                             parameter.grad = None
                 torch.nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm)
                 policy.optimizer.step()
@@ -206,6 +204,7 @@ class SequencePPO(RecurrentPPO):
         names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
         for name, mean in zip(names, np.mean(figures, axis=0), strict=False):
             self.logger.record(f"train/{name}", mean)
+        self._check_finite(figures[-1][-1])
         self.logger.record("train/loss", figures[-1][-1])
         self.logger.record(
             "train/explained_variance",

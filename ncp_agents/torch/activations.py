@@ -28,6 +28,7 @@ class Activation:
     offset: float = 0.0
 
     def __call__(self, z: Tensor) -> Tensor:
+        """Return the activations of z, of the same shape."""
         return self.outer * self.phi(self.inner * z) + self.offset
 
 

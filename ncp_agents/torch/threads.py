@@ -1,4 +1,4 @@
-"""How many threads torch takes."""
+"""The number of threads of torch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def use_threads(count: int) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """A context for playing games: small networks gain nothing from more threads, which would wait
-    on the cores that the games need.
+    """Return a context in which torch keeps to one thread, as while environments run.
+
+    Small networks gain nothing from more threads, which would wait on the cores that the emulators
+    need.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -52,9 +52,14 @@ def forward(
     """Return states, activity, sources and hidden, as the operator `cfc`."""
     x, h, timespans, resets, weights = _contiguous(x, h, timespans, resets, weights)
     call = _call(x, weights, layer_sizes, depth, no_gate, relu, heads=3 + (timespans is not None))
-    states, drive = new_like(x, h.shape[1]), _drive(x, weights[0], layer_sizes, depth)
+    states, drive = new_like(x, h.shape[1]), None
     _read(call, x, h, timespans, resets)
-    call.states, call.drive = floats(states), floats(drive)
+    if keep or x.shape[0] > 1:
+        drive = _drive(x, weights[0], layer_sizes, depth)
+        call.drive = floats(drive)
+    else:
+        call.x = floats(x)
+    call.states = floats(states)
     kept = [x.new_empty(0) for _ in range(3)]
     if keep:
         active, read = widths(layer_sizes, depth, call.heads)

@@ -3,9 +3,9 @@
 A program takes ROWS rows of the batch through all steps and keeps their state and the recurrent
 weights on chip, so that a step costs one latency of a matrix product and nothing is launched again.
 
-Time is skewed: at wave k, layer 0 is at step k, layer 1 at step k - 1, layer 2 at step k - 2. All of
-them read only what wave k - 1 left, so one block matrix product advances every layer, and a circuit
-of L layers takes T + L - 1 waves. A layer that has not begun, or is done, keeps its state.
+Time is skewed: at wave k, layer 0 is at step k, layer 1 at step k - 1, layer 2 at step k - 2. All
+of them read only what wave k - 1 left, so one block matrix product advances every layer, and a
+circuit of L layers takes T + L - 1 waves. A layer that has not begun, or is done, keeps its state.
 """
 
 # pyright: reportArgumentType=false
