@@ -19,8 +19,6 @@ The table gives, for each agent and seed,
 
 from __future__ import annotations
 
-import ncp_agents  # noqa: F401  # isort: skip  # before stable-baselines3: see its frameworks.py
-
 import argparse
 import time
 from collections.abc import Callable

@@ -183,7 +183,7 @@ def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
     return table
 
 
-def pieces_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
+def chunks_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
     """Steps/s of an epoch's chunks when nothing is learnt from them."""
     options = recipe.cloning
     games = [Games(demos, range(len(demos.entries)))]
@@ -242,7 +242,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         console.print(compare(demos, root, options.turns))
-        rate = pieces_alone(demos, recipe, options.turns)
+        rate = chunks_alone(demos, recipe, options.turns)
         console.print(f"chunks, nothing learnt from them: {rate:,.0f} steps/s")
         console.print(clone(demos, recipe, root))
 

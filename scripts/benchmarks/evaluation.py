@@ -20,7 +20,7 @@ games' speed, 38 % when recording. What led to 71 % (70 to 77 in eight turns) an
   it, where kernels called one by one took 0.40. The encoder takes 0.11 ms of it. Two threads that
   called kernels one by one at the same time handed Python's interpreter to and fro at each, and
   took twice as long.
-- Actions drawn without `torch.multinomial`, which took 0.05 ms.
+- Actions sampled without `torch.multinomial`, which took 0.05 ms.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Kinds, alike but for what stands between encoder and heads:
     mixed-memory    the circuit behind a memory cell, an LSTM's step; fewer features make up for it
     lstm-neurons    an LSTM of as many neurons, all of which the actor reads
     lstm-size       an LSTM of as many parameters as the circuit, as nearly as whole neurons allow
-    feed-forward    the circuit forgets before every step, so nothing remembers
+    feed-forward    the state is cleared before every step: no memory
 
 The table gives the mean return of training games over all steps, which tells how soon a kind
 learns, of the last ones, and of the last evaluation, for each seed and for all with their 95 %
@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from pong_from_nothing import settled, trained
+from pong_from_scratch import settled, trained
 from rich.console import Console
 from rich.table import Table
 

@@ -11,10 +11,10 @@ Records 20 games of `policies/pong-cfc` and, for each seed,
   before every step, so that it is a feed-forward net that sees one frame;
 - continued: trains the clone on with PPO, by the recipe of `policies/pong-cfc`.
 
-A table says what each reaches in 30 whole games of protocol v4, with drawn actions and with the
-likeliest ones, and by how many points its validation accuracy fell at most in one epoch, once above
+A table says what each reaches in 30 whole games of protocol v4, with sampled actions and with
+greedy ones, and by how many points its validation accuracy fell at most in one epoch, once above
 80 %. The picture shows the mean return of training (the last 20 games) of the continued
-runs beside that of runs from nothing, which `pong_from_nothing.py` leaves in `runs/` and which are
+runs beside that of runs from scratch, which `pong_from_scratch.py` leaves in `runs/` and which are
 trained here where they are missing.
 
 Everything is kept in run folders: what is there is gone on with, or just read.
@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from pong_from_nothing import GOAL, reached, settled, trained
+from pong_from_scratch import GOAL, reached, settled, trained
 from rich.console import Console
 from rich.table import Table
 
@@ -92,7 +92,7 @@ def cloned(
 
 
 def scored(folder: Path) -> tuple[Scores, Scores]:
-    """30 games with drawn actions, and with the likeliest ones."""
+    """30 games with sampled actions, and with greedy ones."""
     policy, known = load(folder), scores_of(folder)
     for deterministic in (False, True):
         if ("v4-deterministic" if deterministic else "v4") not in known:
@@ -118,9 +118,9 @@ def main() -> None:
     use_threads(options.threads)
     teacher = load(find(options.policy))
     demos = recorded(teacher, options.folder / "demos", options.games)
-    table = Table("what", "seed", "minutes", "drawn", "95 % interval", "likeliest", "falls by")
+    table = Table("what", "seed", "minutes", "sampled", "95 % interval", "greedy", "falls by")
     continued: list[list[Mapping[str, float]]] = []
-    nothing: list[list[Mapping[str, float]]] = []
+    scratch: list[list[Mapping[str, float]]] = []
     levels = []
     for kind in options.kinds:
         for seed in options.seeds:
@@ -129,19 +129,19 @@ def main() -> None:
                 recipe = replace(recipe, policy=replace(recipe.policy, memory=False))
             path = options.folder / f"{kind}-seed{seed}"
             run = cloned(recipe, demos, path, teacher if kind == "dagger" else None)
-            drawn, likeliest = scored(run.policy)
-            low, high = drawn.intervals["mean"]
+            sampled, greedy = scored(run.policy)
+            low, high = sampled.intervals["mean"]
             table.add_row(
                 kind,
                 str(seed),
                 f"{minutes(run):.1f}",
-                f"{drawn.mean:.1f}",
+                f"{sampled.mean:.1f}",
                 f"{low:.1f} … {high:.1f}",
-                f"{likeliest.mean:.1f}",
+                f"{greedy.mean:.1f}",
                 f"{100 * largest_fall(run):.1f} points",
             )
             if kind == "clone":
-                levels.append(drawn.mean)
+                levels.append(sampled.mean)
         table.add_section()
     Console().print(table)
     if not options.steps or "clone" not in options.kinds:
@@ -150,12 +150,12 @@ def main() -> None:
     table = Table("from", "seed", "steps to 18", f"lowest in {EARLY:,} steps", "clone")
     for seed, level in zip(options.seeds, levels, strict=True):
         recipe = replace(teacher.recipe, seed=seed)
-        nothing.append(trained(recipe))
+        scratch.append(trained(recipe))
         start = str(options.folder / f"clone-seed{seed}" / "policy")
         recipe = replace(recipe, steps=options.steps, start=start)
         continued.append(trained(recipe))
         early = [r["return_mean"] for r in settled(continued[-1]) if r["steps"] <= EARLY]
-        for name, rows in (("nothing", nothing[-1]), ("clone", continued[-1])):
+        for name, rows in (("scratch", scratch[-1]), ("clone", continued[-1])):
             goal = reached(rows)
             table.add_row(
                 name,
@@ -166,12 +166,12 @@ def main() -> None:
             )
     Console().print(table)
     picture = options.folder / "curves.png"
-    draw(nothing, continued, float(np.mean(levels)), picture)
+    draw(scratch, continued, float(np.mean(levels)), picture)
     print(f"picture: {picture}")
 
 
 def draw(
-    nothing: list[list[Mapping[str, float]]],
+    scratch: list[list[Mapping[str, float]]],
     continued: list[list[Mapping[str, float]]],
     level: float,
     picture: Path,
@@ -179,14 +179,14 @@ def draw(
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for name, color, runs in (
-        ("PPO from nothing", "tab:gray", nothing),
+        ("PPO from scratch", "tab:gray", scratch),
         ("PPO from a clone of 20 games", "tab:blue", continued),
     ):
         for index, rows in enumerate(runs):
             curve = [(r["steps"] / 1e6, r["return_mean"]) for r in settled(rows)]
             label = name if index == 0 else None
             axes.plot(*zip(*curve, strict=True), color=color, alpha=0.8, label=label)
-    axes.axhline(level, color="tab:blue", linestyle=":", label="the clones themselves, drawn")
+    axes.axhline(level, color="tab:blue", linestyle=":", label="the clones themselves, sampled")
     axes.axhline(GOAL, color="grey", linestyle=":")
     axes.set_xlabel("steps (millions)")
     axes.set_ylabel("mean return of the last 20 games")

@@ -10,7 +10,7 @@ hits both sides; a ratio is the median over the turns.
 - recipe: `policies/pong-cfc/recipe.toml` as it is, against sb3-contrib's RecurrentPPO with
   `CnnLstmPolicy` as rl-zoo3 trains Atari (hyperparams/ppo_lstm.yml: AtariWrapper without
   life loss, 4 stacked frames, 8 environments of 128 steps, minibatches of 256, 4 epochs, 128
-  LSTM cells, none for the critic). What a person who picks either gets.
+  LSTM cells, none for the critic). What either gives.
 - same: the same encoder (`NatureCNN`, one frame) and the same PPO settings on both sides, so what
   is left is environment, circuit against LSTM, and sequences against padding.
 - parts: each part alone, and how a training iteration of the recipe divides among them. A limit is
@@ -30,8 +30,6 @@ steps that were played and trained on.
 """
 
 from __future__ import annotations
-
-import ncp_agents  # noqa: F401  # isort: skip  # before stable-baselines3: see its frameworks.py
 
 import argparse
 import time

@@ -6,7 +6,7 @@
 Trains each variant of the recipe for the same number of steps, the learning rate annealed over
 them, in run folders: a run that is there is resumed, or just read if it is done. The return is the
 mean of training games, unclipped, in the last tenth of the steps; an evaluation at the end plays
-whole games with drawn actions. KL divergence of an update: median of all. What came out is in
+whole games with sampled actions. KL divergence of an update: median of all. What came out is in
 `docs/tuning.md`.
 
 Variants, alike but for what their name says:
@@ -15,7 +15,7 @@ Variants, alike but for what their name says:
     rate-1e-3        learning rates
     rate-5e-4
     rate-2.5e-4
-    no-limit         updates go on, however far they move the policy
+    no-limit         updates continue, however far they move the policy
     epochs-2         passes over a rollout; the recipes have 4
     compact          the encoder with two convolutions, and 64 features
     deep             the encoder with a third convolution, and 112 features
@@ -26,7 +26,7 @@ Variants, alike but for what their name says:
     neurons-32       half of the neurons, 8 of them motor neurons
     ltc              LTC neurons
     mixed-memory     with an LSTM's memory beside the neurons
-    v5               sticky actions, and lives not told apart
+    v5               sticky actions, lost lives not reported
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 import tyro
-from pong_from_nothing import trained
+from pong_from_scratch import trained
 from rich.console import Console
 from rich.table import Table
 

@@ -1,10 +1,10 @@
-"""Pong from nothing: steps and wall-clock time until the mean return of training reaches 18.
+"""Pong from scratch: steps and wall-clock time until the mean return of training reaches 18.
 
-    python scripts/benchmarks/pong_from_nothing.py --seeds 1 2 3 --variants wired dense
+    python scripts/benchmarks/pong_from_scratch.py --seeds 1 2 3 --variants wired dense
 
 Trains the recipe of `policies/pong-cfc` once for each variant and seed, one after another, in the
 run folders that `ncp-agents train` uses (a run that is there is resumed, or just read if it is
-done), prints a table and draws `runs/pong_from_nothing.png`. The mean return is that of the last 20
+done), prints a table and draws `runs/pong_from_scratch.png`. The mean return is that of the last 20
 training games, unclipped; the time counts from the first step on, evaluations and checkpoints
 included.
 
@@ -57,13 +57,13 @@ def variant(recipe: Recipe, name: str) -> Recipe:
 
 @dataclass(frozen=True)
 class Options:
-    """Pong from nothing: how soon does the mean return of training reach 18?"""
+    """Pong from scratch: how soon does the mean return of training reach 18?"""
 
     seeds: tuple[int, ...] = (1, 2, 3)
     variants: tuple[str, ...] = ("wired", "dense")  # wired, wired-xavier, dense
     steps: int | None = None  # instead of the recipe's; runs that are done are just read
     policy: str = "pong-cfc"  # whose recipe
-    picture: Path = Path("runs/pong_from_nothing.png")
+    picture: Path = Path("runs/pong_from_scratch.png")
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
@@ -135,7 +135,7 @@ if __name__ == "__main__":
     try:
         main()
     except (UserError, OSError) as error:
-        print(f"pong_from_nothing: {error}", file=sys.stderr)
+        print(f"pong_from_scratch: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
