@@ -1,4 +1,8 @@
-"""The Triton kernel equals plain torch, in Triton's interpreter (see conftest.py) or on a GPU."""
+"""The Triton kernels equal plain torch: in Triton's interpreter, or on a GPU."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -25,7 +29,22 @@ CIRCUITS = {
 }
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel itself runs below")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton reads it when it is imported
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's process")
+def test_in_the_interpreter():
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1 when Triton is imported")
 @pytest.mark.parametrize("with_resets", [False, True])
 @pytest.mark.parametrize("with_timespans", [False, True])
 @pytest.mark.parametrize("name", CIRCUITS)
@@ -37,7 +56,7 @@ def test_interpreted_it_equals_plain_torch(monkeypatch, name, with_timespans, wi
         assert_equals_plain(CIRCUITS[name](), rows, with_timespans, with_resets)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_on_a_gpu(name):
     for with_timespans in (False, True):
