@@ -19,6 +19,7 @@ from ncp_agents.evaluation.statistics import interval
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -73,7 +74,8 @@ def test_an_unknown_option_is_refused(parse_only, capsys):
 
 
 def test_files_and_make_targets_exist():
-    for path in re.findall(r"\b(?:scripts|policies|ncp_agents|docs|examples|tests)/[\w/.-]+\b", README):
+    folders = "scripts|policies|ncp_agents|docs|examples|tests"
+    for path in re.findall(rf"\b(?:{folders})/[\w/.-]+\b", README):
         if path != "policies/mine":
             assert (ROOT / path).exists(), path
     targets = re.findall(r"^make (\w+)", README, re.MULTILINE)
@@ -85,7 +87,7 @@ def test_files_and_make_targets_exist():
 def test_links_have_targets():
     """In the README and the other pages; with a # the heading exists, too."""
     links = 0
-    for page in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))):
+    for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for path, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
             target = page.parent / path
