@@ -1,7 +1,7 @@
-"""Compiles the kernels when the package is built or installed.
+"""Compile the kernels when the package is built or installed.
 
-With whatever C compiler the machine has; where it has none, with zig's, which is a Python package.
-Every library is made for an instruction set, not for this machine: the one that fits is chosen when
+The compiler is the machine's own or, where it has none, zig's, which is a Python package. Each
+library is made for an instruction set, not for this machine, and the one that fits is chosen when
 it is loaded, so a wheel serves all machines of its platform. If nothing compiles, the package is
 built without kernels and runs in plain torch.
 """
@@ -34,12 +34,12 @@ X86 = {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"]}
 
 
 def variants() -> dict[str, list[str]]:
-    """The libraries to make, with the compiler's options for each."""
+    """Return the compiler's options for each library to make."""
     return X86 if platform.machine().lower() in ("x86_64", "amd64") else {"generic": []}
 
 
 def compiler() -> list[str] | None:
-    """The command of a C compiler with vector extensions, or None."""
+    """Return the command of a C compiler, or None."""
     for name in ("cc", "gcc", "clang"):
         if shutil.which(name):
             return [name]
@@ -47,12 +47,16 @@ def compiler() -> list[str] | None:
 
 
 class CompileKernels(BuildHookInterface):
+    """Adds the compiled kernels to the wheel."""
+
     PLUGIN_NAME = "custom"
 
     def dependencies(self) -> list[str]:
+        """Return what the build needs beside hatchling."""
         return [] if compiler() else ["ziglang>=0.13"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, in place of what an earlier build left."""
         for stale in (Path(self.root) / KERNELS).glob("cpu-*"):
             stale.unlink()
         made = []
@@ -69,13 +73,13 @@ class CompileKernels(BuildHookInterface):
 
 
 def digest(root: Path) -> str:
-    """Of the sources: a library says by its name what it was made from (see compiled.py)."""
+    """Return the digest of the sources, which is part of a library's name (see library.py)."""
     sources = sorted((root / KERNELS).glob("*.[ch]"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def compiled(root: Path, variant: str, options: list[str]) -> Path | None:
-    """The library made, as seen from the root, or None where the compiler refuses."""
+    """Return the library's path, relative to the root, or None if the compiler fails."""
     suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
     library = KERNELS / f"cpu-{variant}-{digest(root)}.{suffix}"
     position = [] if sys.platform == "win32" else ["-fPIC"]
@@ -97,4 +101,5 @@ def compiled(root: Path, variant: str, options: list[str]) -> Path | None:
 
 
 def platform_tag() -> str:
+    """Return the wheel's platform, such as linux_x86_64."""
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -1,15 +1,7 @@
-"""Settings for all tests."""
+"""Settings and fixtures for all tests."""
 
-import contextlib
-import os
-import shutil
 import threading
-
-if shutil.which("nvidia-smi") is None:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which torch may do
-
-with contextlib.suppress(ImportError):
-    import triton  # noqa: F401  # before TensorFlow: both bring LLVM, and end the process otherwise
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import settings
@@ -17,6 +9,11 @@ from hypothesis import settings
 # The machines that run the tests may be busy: a slow example is not a failed one.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("tensorflow") and find_spec("tensorflow") is None:
+        pytest.skip("needs TensorFlow, which has an environment of its own: make test-tf")
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from ncp_agents.evaluation.evaluate import evaluate
 from ncp_agents.imitation.cloning import EVALUATION_SEED, _Cloning, best_return_of, clone
 from ncp_agents.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PONG = SHIPPED / "pong"
 RECIPE = Recipe(
     policy=Policy(features=8),

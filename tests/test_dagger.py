@@ -20,6 +20,8 @@ from ncp_agents.imitation.cloning import clone
 from ncp_agents.imitation.dagger import dagger, relabelled
 from ncp_agents.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PONG = SHIPPED / "pong"
 RECIPE = Recipe(
     policy=Policy(features=8),

@@ -199,6 +199,7 @@ def fetching(server: Server, folder: Path, **kwargs) -> subprocess.Popen:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on(server, folder):
     server.pause = 0.1
     process = fetching(server, folder)

@@ -109,6 +109,7 @@ def test_a_file_is_whole_and_says_what_it_is(pong):
     assert shapes == {"observation": ["B", 1, 84, 84], "state": ["B", 64], "reset": ["B"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pong-cfc", "breakout-cfc"])
 def test_onnxruntime_alone_plays_the_policys_game(name, tmp_path):
     """In Breakout it forgets at each lost life, as the policy does."""

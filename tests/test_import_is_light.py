@@ -17,7 +17,7 @@ def heavy_modules_after(statement):
     return run.stdout.split()
 
 
-@pytest.mark.parametrize("module", ["", ".names", ".wirings", ".equations"])
+@pytest.mark.parametrize("module", ["", ".registry", ".wirings", ".layers.reference"])
 def test_import_loads_no_framework(module):
     assert heavy_modules_after(f"import ncp_agents{module}") == []
 

@@ -378,8 +378,11 @@ def test_mistakes_are_named(x):
         CfC(built)(x)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "torch", reason="this is the process of another backend")
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize(
+    "backend", [pytest.param("tensorflow", marks=pytest.mark.tensorflow), "jax"]
+)
 def test_on_the_other_backends(backend):
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],

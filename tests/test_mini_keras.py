@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # The seed document's snippet; TensorFlow is not to be had here.
 SEQUENTIAL = """
 import sys

@@ -18,6 +18,8 @@ from ncp_agents.errors import UserError
 from ncp_agents.explain.circuit_graph import circuit_graph
 from ncp_agents.rendering.page import write_page
 
+pytestmark = pytest.mark.slow
+
 sync_api = pytest.importorskip("playwright.sync_api")
 
 STEPS = 100

@@ -26,6 +26,9 @@ PORTS = {
 }
 
 
+pytestmark = pytest.mark.slow
+
+
 def has(port, case):
     return not getattr(case, PORTS[port][2])
 
@@ -60,7 +63,14 @@ def answers(request, questions, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("answers", PORTS, indirect=True)
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param(port, marks=[pytest.mark.tensorflow] if "tensorflow" in port else [])
+        for port in PORTS
+    ],
+    indirect=True,
+)
 def test_port_agrees_with_the_equations(answers, questions):
     wrong = []
     for number, answer in answers.items():

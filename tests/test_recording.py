@@ -68,6 +68,7 @@ def test_recorded_games_are_the_games(tmp_path):
     env.close()
 
 
+@pytest.mark.slow
 def test_a_killed_recorder_leaves_whole_games_and_resumes(tmp_path):
     script = str(Path(__file__).parent.parent / "scripts" / "record.py")
     command = [sys.executable, script, "pong-cfc", "--output", str(tmp_path / "d")]
@@ -92,6 +93,7 @@ def test_a_killed_recorder_leaves_whole_games_and_resumes(tmp_path):
     assert all(len(demos.read(index)) > 500 for index in range(before + 1))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_games_that_fitted(tmp_path):
     """A limit on the size of files stands in for the disk: the second file is too large for it."""
     code = f"""

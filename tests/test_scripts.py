@@ -15,6 +15,8 @@ from ncp_agents.datasets.demonstrations import Demonstrations
 from ncp_agents.evaluation.scores import read_scores
 from ncp_agents.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "scripts").rglob("[a-z]*.py")

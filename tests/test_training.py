@@ -27,6 +27,8 @@ from ncp_agents.training.progress import COLUMNS, ProgressCsv, read_progress
 from ncp_agents.training.run_folder import LOCK, RunFolder
 from ncp_agents.training.train import make_model, train
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     *("--environment.num-envs", "2", "--policy.features", "16", "--threads", "1"),
     *("--circuit.units", "12", "--circuit.motor-neurons", "3"),
