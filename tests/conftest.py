@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import threading
 
 if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which torch may do
@@ -22,3 +23,17 @@ settings.load_profile("no deadline")
 def no_screen(monkeypatch):
     """SDL draws into memory."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+@pytest.fixture
+def server():
+    """Serves an archive, and does not always behave."""
+    from archive_server import Server
+
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

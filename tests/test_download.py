@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -19,17 +18,6 @@ from ncp_agents.datasets import AtariCloningDataset, atari_cloning, download
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.download import Archive, fetch
 from ncp_agents.errors import UserError
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.fixture
