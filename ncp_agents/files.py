@@ -74,7 +74,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def remove_temporary_files(path: Path) -> None:
-    """Remove what a killed process left of writing `path`; nobody may be writing it now."""
+    """Remove what a killed process left of writing `path`, which no other may write now."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
         shutil.rmtree(left)
 

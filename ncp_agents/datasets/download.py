@@ -83,7 +83,7 @@ def _unpack(file: Path, folder: Path, url: str) -> None:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             for member in members:
-                path = PureWindowsPath(member.filename)  # takes / and \, knows drives
+                path = PureWindowsPath(member.filename)  # splits at / and \, and has drives
                 is_link = stat.S_ISLNK(member.external_attr >> 16)
                 if path.anchor or ".." in path.parts or is_link:
                     raise UserError(f"{url} is unsafe: {member.filename!r} leads out of its folder")

@@ -225,7 +225,7 @@ def _check_raw(dataset: minari.MinariDataset, spec: EnvSpec, game: str) -> int:
         (getattr(dataset.action_space, "n", 0) not in counts, f"actions {dataset.action_space}"),
     ):
         if wrong:
-            raise UserError(f"{dataset.id} has {problem}; expected {game} as ALE itself plays it")
+            raise UserError(f"{dataset.id} has {problem}, expected plain {game} of ALE")
     return skipped
 
 

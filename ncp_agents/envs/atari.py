@@ -264,7 +264,7 @@ def make_emulators(
     `AtariVecEnv` does itself what ALE does otherwise:
 
     - episodic_life resets the whole game at each lost life; with life_loss_info, a game over
-      and a lost life look alike;
+      and a lost life are not distinguished;
     - reward_clipping would clip the returns;
     - ALE's frame limit ends an episode within a step, before the frame to be observed: the last
       observation, whose value an agent bootstraps, would mix in the step before.
