@@ -1,4 +1,8 @@
-"""Writing files and folders so that a crash at any moment leaves the old one or the new one, whole."""
+"""Write files and folders so that a crash at any moment leaves the old or the new one, whole.
+
+What is new is written into a temporary folder beside its destination and renamed when it is on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -13,65 +17,71 @@ from pathlib import Path
 
 from ncp_agents.errors import UserError
 
+UNFINISHED = ".unfinished"  # suffix of temporary folders
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there takes its place on success.
+    """Yield a temporary path, whose file replaces `path` on success.
 
-    The data is on disk before the name is (`fsync`, then `rename`). On an exception the temporary
-    file goes and `path` is untouched. A link stays one; what it points to is replaced.
+    On an exception `path` is untouched. A link stays a link: the file that it points to is
+    replaced. Permissions stay, too.
 
     Raises:
-        UserError: a device, a pipe or a folder is there.
+        UserError: `path` is a device, a pipe or a folder.
     """
     path = path.resolve()
-    check_regular(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode if path.exists() else 0o666 & ~umask()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    _check_regular(path)
+    with _temporary(path) as temporary:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(mode)  # mkstemp's files are private
+        fsync(temporary)
+        if path.exists():
+            shutil.copymode(path, temporary)
         temporary.replace(path)
-    except OSError as error:
-        if error.errno and not error.filename:  # a full disk does not say which file
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
     fsync(path.parent)
 
 
-def umask() -> int:
-    """The permissions that new files of this process go without."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which becomes `path` on success and is removed on an exception.
+
+    Raises:
+        UserError: `path` exists.
+    """
+    _check_absent(path)
+    with _temporary(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for each in (temporary, *temporary.rglob("*")):
+            fsync(each)
+        _check_absent(path)
+        temporary.rename(path)
+    fsync(path.parent)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder beside `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}."
+    with tempfile.TemporaryDirectory(UNFINISHED, prefix, path.parent) as folder:
+        try:
+            yield Path(folder, path.name)
+        except OSError as error:
+            if error.errno and not error.filename:  # a full disk does not name the file
+                error.filename = str(path)
+            raise
 
 
 def remove_temporary_files(path: Path) -> None:
-    """Remove what a process that was killed in `atomic_write(path)` left beside it; nobody else may
-    be writing there.
-    """
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.????????{path.suffix}"):
-        left.unlink()
-
-
-def check_regular(path: Path) -> None:
-    """Raises UserError where something else than a file is, which must not be replaced."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a regular file; name another place")
+    """Remove what a killed process left of writing `path`, which no other may write now."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        shutil.rmtree(left)
 
 
 def fsync(path: Path) -> None:
-    """What a file holds, or the names in a folder, are on disk after this. Windows opens neither
-    for it, and is left to do so by itself.
-    """
-    if os.name == "nt":
+    """Put on disk what a file holds, or the names in a folder; does nothing on Windows."""
+    if os.name == "nt":  # it opens no folders for this, and files only to write
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -87,6 +97,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -98,16 +109,16 @@ def copy_files(sources: Iterable[Path], folder: Path) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Find out now, not after minutes of play.
+    """Check that a file can be written, before work is spent on what goes into it.
 
     Raises:
-        UserError: the path cannot be written; names `option`, which gives another.
+        UserError: it cannot; the message names `option`, which gives another path.
     """
     path = path.resolve()
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "it is a folder")
-        check_regular(path)
+        _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -117,40 +128,11 @@ def check_writable(path: Path, option: str) -> None:
         ) from None
 
 
-UNFINISHED = ".unfinished"
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; name another place")
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, to fill; on success it becomes `path`.
-
-    All in it is on disk before it gets its name. On an exception it goes.
-
-    Raises:
-        UserError: there is something at `path`.
-    """
-    _refuse_present(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED))
-    try:
-        yield made
-        made.chmod(0o777 & ~umask())  # mkdtemp's folders are private
-        for folder, _, files in os.walk(made):
-            for name in [*files, ""]:  # "" is the folder itself
-                fsync(Path(folder, name))
-        _refuse_present(path)
-        made.rename(path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-    fsync(path.parent)
-
-
-def remove_temporary_folders(path: Path) -> None:
-    """Remove what a killed process left of its `atomic_folder(path)`; no other may be at work."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
-        shutil.rmtree(left)
-
-
-def _refuse_present(path: Path) -> None:
+def _check_absent(path: Path) -> None:
     if path.exists():
-        raise UserError(f"{path} is there already; remove it, or name another folder")
+        raise UserError(f"{path} exists; remove it, or name another folder")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from ncp_agents.errors import shown
+
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return `value` as a plain int within [low, high]; NumPy's integers are welcome, floats not.
+    """Return `value` as a plain int within [low, high]; NumPy's integers pass, floats do not.
 
     Raises:
         ValueError: another type, or out of range.
@@ -16,7 +18,7 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
     try:
         number = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} is {value!r}, expected {limits}") from None
+        raise ValueError(f"{name} is {shown(value)}, expected {limits}") from None
     if number < low or (high is not None and number > high):
         raise ValueError(f"{name} is {number}, expected {limits}")
     return number

@@ -1,17 +1,17 @@
-"""Games kept in memory: decoded once while there is room, the longest unused go first."""
+"""Episodes in memory: decoded once while there is room, the least recently used leave first."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ncp_agents.datasets.cache import Cache
 from ncp_agents.datasets.episode_file import Episode
 
 
-class Counted:
-    """Four games of 100 bytes, and which were decoded."""
+class CountingSource:
+    """Four episodes of 100 bytes, and the indices of those that were decoded."""
 
     entries = ()
 
@@ -24,44 +24,35 @@ class Counted:
         return Episode(obs, np.zeros(1, np.int64), np.zeros(1, np.float32), True, False)
 
 
-def test_what_fits_is_decoded_once():
-    source = Counted()
-    cache = Cache(source, most_bytes=400)
-    for index in (0, 1, 2, 3, 0, 1, 2, 3):
+@pytest.mark.parametrize(
+    ("max_bytes", "reads", "decoded"),
+    [
+        (400, [0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3]),
+        (200, [0, 1, 0, 2, 0, 1], [0, 1, 2, 1]),  # 2 takes the place of 1
+        (1, [0, 0, 1, 0], [0, 1, 0]),  # the latest stays whatever its size
+    ],
+)
+def test_what_fits_is_decoded_once(max_bytes, reads, decoded):
+    source = CountingSource()
+    cache = Cache(source, max_bytes)
+    for index in reads:
         assert cache.read(index).obs[0, 0, 0, 0] == index
-    assert source.reads == [0, 1, 2, 3]
+    assert source.reads == decoded
 
 
-def test_the_longest_unused_goes_first():
-    source = Counted()
-    cache = Cache(source, most_bytes=200)
-    for index in (0, 1, 0, 2, 0, 1):  # 2 takes the place of 1
-        cache.read(index)
-    assert source.reads == [0, 1, 2, 1]
-
-
-def test_the_last_one_stays_whatever_its_size():
-    source = Counted()
-    cache = Cache(source, most_bytes=1)
-    for index in (0, 0, 1, 0):
-        cache.read(index)
-    assert source.reads == [0, 1, 0]
-
-
-def test_another_process_gets_an_empty_one(tmp_path: Path):
-    cache = Cache(Counted(), most_bytes=400)
+def test_a_copy_in_another_process_starts_empty():
+    cache = Cache(CountingSource(), 400)
     cache.read(0)
     other = pickle.loads(pickle.dumps(cache))
     assert len(pickle.dumps(other)) < 500
     other.read(0)
     assert other.source.reads == [0, 0]
-    assert other.most_bytes == 400
+    assert other.max_bytes == 400
 
 
 def test_threads_share_it():
-    cache = Cache(Counted(), most_bytes=200)
+    cache = Cache(CountingSource(), 200)
     order = np.random.default_rng(0).integers(4, size=2000)
     with ThreadPoolExecutor(8) as pool:
-        for index, game in zip(order, pool.map(cache.read, order), strict=True):
-            assert game.obs[0, 0, 0, 0] == index
-    assert cache._bytes == sum(game.obs.nbytes for game in cache._games.values()) == 200
+        for index, episode in zip(order, pool.map(cache.read, order), strict=True):
+            assert episode.obs[0, 0, 0, 0] == index

@@ -97,8 +97,7 @@ def test_recall_draws_every_cue():
     assert min(np.bincount(cues)) > 70  # 100 expected; 8.2 standard deviation
 
 
-def test_recall_refuses_sizes_that_need_no_memory():
-    with pytest.raises(ValueError, match="delay is 0, expected >= 1"):
-        RecallEnv(delay=0)
-    with pytest.raises(ValueError, match="cues is 1, expected >= 2"):
-        RecallEnv(cues=1)
+@pytest.mark.parametrize("sizes", [{"delay": 0}, {"cues": 1}])
+def test_recall_refuses_sizes_that_need_no_memory(sizes):
+    with pytest.raises(ValueError, match=f"{min(sizes)} is"):
+        RecallEnv(**sizes)

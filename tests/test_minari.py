@@ -1,4 +1,4 @@
-"""Demonstrations to Minari and back, and Minari's raw Atari frames as our environments would show them."""
+"""Demonstrations to Minari and back, and Minari's raw Atari frames preprocessed as ours."""
 
 import copy
 import functools
@@ -18,7 +18,7 @@ from minari.dataset.minari_storage import MinariStorage
 from ncp_agents.datasets.demonstrations import Demonstrations, Provenance
 from ncp_agents.datasets.episode_file import Episode
 from ncp_agents.datasets.minari import ALL_ACTIONS, from_minari, to_minari
-from ncp_agents.datasets.preprocessing import grey, observed
+from ncp_agents.datasets.preprocessing import grey, preprocess
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol, protocol
@@ -37,7 +37,7 @@ def minari_folder(tmp_path, monkeypatch) -> Path:
 
 
 def play(game_id: str, steps: int, hold: int = 1, **kwargs):
-    """A game of random actions, each held for so many steps, in Gymnasium's environment."""
+    """An episode of random actions, each held for so many steps, in Gymnasium's environment."""
     return copy.deepcopy(_play(game_id, steps, hold, **kwargs))
 
 
@@ -122,7 +122,7 @@ def test_areas_by_hand():
     """3 by 3 pixels to 2 by 2: a new pixel covers one and a half old ones each way."""
     frame = np.array([[0, 90, 0], [0, 0, 0], [90, 0, 180]], np.uint8)[None]
     expected = [[(90 * 0.5) / 2.25, (90 * 0.5) / 2.25], [90 / 2.25, 180 / 2.25]]
-    np.testing.assert_array_equal(observed(frame, 2)[0, ..., 0], np.rint(expected))
+    np.testing.assert_array_equal(preprocess(frame, 2)[0, ..., 0], np.rint(expected))
 
 
 @pytest.mark.parametrize("game", ["Pong", "Breakout", "MsPacman"])
@@ -152,13 +152,13 @@ def test_skipped_frames_show_the_last_of_each_step(minari_folder, tmp_path):
     assert there.player["frames"] == "last of each step"
     assert there.protocol.frame_skip == 4
     obs, rewards = ours("pong", 4, raw.actions)
-    np.testing.assert_array_equal(episode.obs, observed(raw.observations[:-1], 84))
+    np.testing.assert_array_equal(episode.obs, preprocess(raw.observations[:-1], 84))
     # Pong draws nothing in every other frame only, but the maximum shows what moves twice.
     assert np.abs(episode.obs.astype(int) - obs).mean() < 1.0
     np.testing.assert_array_equal(episode.rewards, rewards)
-    with pytest.raises(UserError, match=r"changes its action within 8 frames, in its step \d+"):
+    with pytest.raises(UserError, match="within 8 frames"):
         from_minari("raw/game-v0", tmp_path / "eight", frame_skip=8)
-    with pytest.raises(UserError, match="expected a multiple of 4"):
+    with pytest.raises(UserError, match="frame_skip is 3"):
         from_minari("raw/game-v0", tmp_path / "three", frame_skip=3)
     assert {path.name for path in tmp_path.iterdir()} == {"minari", "demos"}
 
@@ -185,7 +185,7 @@ def test_an_action_that_the_game_lacks_is_named(minari_folder, tmp_path):
     spec, raw = play("ALE/Pong-v5", 12, full_action_space=True)
     raw.actions[:] = 0
     raw.actions[3] = ALL_ACTIONS.index("UPFIRE")
-    with pytest.raises(UserError, match="episode 0 uses UPFIRE, an action that pong does not have"):
+    with pytest.raises(UserError, match="episode 0 uses UPFIRE"):
         from_minari(saved(minari_folder, spec, [raw], 18), tmp_path / "demos")
     assert [path.name for path in tmp_path.iterdir()] == ["minari"]
 
@@ -201,40 +201,28 @@ def changed(spec: EnvSpec, **changes) -> EnvSpec:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda spec, raw: (None, [raw]), "does not say which Atari game it is of"),
-        (lambda spec, raw: (gym.spec("CartPole-v1"), [raw]), "environment is CartPole-v1"),
-        (lambda spec, raw: (changed(spec, frameskip=(2, 5)), [raw]), r"has frameskip \[2, 5\]"),
-        (lambda spec, raw: (changed(spec, frameskip=0), [raw]), "has frameskip 0"),
-        (lambda spec, raw: (changed(spec, game=5), [raw]), "game '5' is unknown"),
+        (lambda spec, raw: (None, raw), "Atari"),
+        (lambda spec, raw: (gym.spec("CartPole-v1"), raw), "CartPole-v1"),
+        (lambda spec, raw: (changed(spec, game=5), raw), "game '5'"),
+        (lambda spec, raw: (changed(spec, frameskip=(2, 5)), raw), r"frameskip \[2, 5\]"),
+        (lambda spec, raw: (changed(spec, frameskip=0), raw), "frameskip 0"),
+        (lambda spec, raw: (changed(spec, mode=1), raw), "mode"),
+        (lambda spec, raw: (changed(spec, wrappers=["Skip"]), raw), "wrappers: Skip"),
         (
-            lambda spec, raw: (changed(spec, repeat_action_probability=2.0), [raw]),
-            "its environment's arguments are damaged",
-        ),
-        (lambda spec, raw: (changed(spec, mode=1), [raw]), "has mode 1 of pong"),
-        (lambda spec, raw: (changed(spec, wrappers=["Skip"]), [raw]), "made through Skip"),
-        (
-            lambda spec, raw: (spec, [replace(raw, observations=raw.observations[:, :84, :84])]),
-            r"observations uint8 of shape \(84, 84, 3\), expected .*the screen of pong",
-        ),
-        (
-            lambda spec, raw: (spec, [replace(raw, observations=raw.observations[:-1])]),
-            "expected one observation more",
-        ),
-        (
-            lambda spec, raw: (spec, [replace(raw, terminations=np.ones(6, bool))]),
-            "goes on after an end",
+            lambda spec, raw: (spec, replace(raw, observations=raw.observations[:, :84, :84])),
+            r"\(84, 84, 3\)",
         ),
     ],
 )
-def test_what_is_no_plain_atari_set_is_refused(make, message, minari_folder, tmp_path):
-    spec, games = make(*play("ALE/Pong-v5", 6))
+def test_what_is_no_plain_atari_dataset_is_refused(make, message, minari_folder, tmp_path):
+    spec, raw = make(*play("ALE/Pong-v5", 6))
     with pytest.raises(UserError, match=message):
-        from_minari(saved(minari_folder, spec, games), tmp_path / "demos")
+        from_minari(saved(minari_folder, spec, [raw]), tmp_path / "demos")
     assert [path.name for path in tmp_path.iterdir()] == ["minari"]
 
 
 def test_harmless_wrappers_and_jpeg_are_read(minari_folder, tmp_path):
-    """Minari keeps frames as JPEG unless told otherwise; who reads the demos should know."""
+    """Minari stores frames as JPEG by default, which the provenance says."""
     spec, raw = play("ALE/Pong-v5", 6)
     spec = changed(spec, wrappers=["RecordEpisodeStatistics"])
     dataset = minari.create_dataset_from_buffers
@@ -273,7 +261,7 @@ def test_demos_come_back_the_same_files(stack, tmp_path):
     assert [entry.steps for entry in from_minari(part, tmp_path / "part").entries] == [5, 9]
 
 
-def test_minari_sees_what_was_played(tmp_path):
+def test_minari_reads_what_was_recorded(tmp_path):
     demos = written(tmp_path / "there")
     to_minari(demos, "pong/test-v0")
     dataset = minari.load_dataset("pong/test-v0")
@@ -292,39 +280,39 @@ def test_minari_sees_what_was_played(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pong", "../pong-v0", "pong-expert", ""])
-def test_names_that_minari_does_not_take(name, tmp_path):
-    with pytest.raises(UserError, match="expected a name like 'pong/expert-v0'"):
+def test_names_that_minari_does_not_accept(name, minari_folder, tmp_path):
+    with pytest.raises(UserError, match=f"dataset_id is {name!r}"):
         to_minari(written(tmp_path / "there"), name)
+    assert not minari_folder.exists()
 
 
-def test_a_present_or_missing_set_is_one_line(minari_folder, tmp_path):
+def test_a_present_or_missing_dataset_is_one_line(minari_folder, tmp_path):
     demos = written(tmp_path / "there")
     to_minari(demos, "pong/test-v0")
-    with pytest.raises(UserError, match=r"test-v0 is there already; remove it"):
+    with pytest.raises(UserError, match="pong/test-v0"):
         to_minari(demos, "pong/test-v0")
-    with pytest.raises(UserError, match=r"no Minari dataset 'pong/none-v0' .*minari download"):
+    with pytest.raises(UserError, match=r"pong/none-v0.*minari download"):
         from_minari("pong/none-v0", tmp_path / "out")
-    with pytest.raises(UserError, match="there is there already"):
+    with pytest.raises(UserError, match="there exists"):
         from_minari("pong/test-v0", tmp_path / "there")
-    with pytest.raises(UserError, match="holds no games"):
+    with pytest.raises(UserError, match="no episodes"):
         to_minari(Demonstrations.create(tmp_path / "new", demos.provenance), "pong/new-v0")
     (demos.path / "episode_000001.npz").write_bytes(b"")
     with pytest.raises(UserError, match="episode_000001"):
         to_minari(demos, "pong/damaged-v0")
-    assert [path.name for path in (minari_folder / "pong").iterdir() if path.is_dir()] == [
-        "test-v0"
-    ]
+    folders = [path.name for path in (minari_folder / "pong").iterdir() if path.is_dir()]
+    assert folders == ["test-v0"]
 
 
-def test_nothing_that_a_set_names_is_run(minari_folder, tmp_path):
-    """Minari itself would make the environment to learn the space that is missing."""
+def test_nothing_that_a_dataset_names_is_run(minari_folder, tmp_path):
+    """Minari itself would make the environment to find out the space that is missing."""
     to_minari(written(tmp_path / "there"), "pong/test-v0")
     path = minari_folder / "pong" / "test-v0" / "data" / "metadata.json"
     metadata = json.loads(path.read_text())
     del metadata["action_space"]
     evil = {"id": "Evil-v0", "entry_point": "antigravity:Env"}
     path.write_text(json.dumps({**metadata, "env_spec": json.dumps(evil)}))
-    with pytest.raises(UserError, match="does not say its spaces"):
+    with pytest.raises(UserError, match="spaces"):
         from_minari("pong/test-v0", tmp_path / "out")
 
 
@@ -335,5 +323,5 @@ def test_damaged_metadata_is_named(damage, minari_folder, tmp_path):
     metadata = json.loads(path.read_text())
     metadata["ncp_agents"].update(damage)
     path.write_text(json.dumps(metadata))
-    with pytest.raises(UserError, match="its 'ncp_agents' metadata is damaged"):
+    with pytest.raises(UserError, match=f"ncp_agents.*{min(damage)}"):
         from_minari("pong/test-v0", tmp_path / "out")

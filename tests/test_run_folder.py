@@ -46,9 +46,10 @@ def test_a_checkpoint_brings_back_network_optimiser_and_random_states(finished):
 
 def test_what_a_killed_process_left_is_swept(tmp_path):
     run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
-    left = [run.path / f".checkpoint.{8 * 'x'}.safetensors", run.path / ".progress.abcdefgh.csv"]
+    names = ("checkpoint.safetensors", "progress.csv")
+    left = [run.path / f".{name}.abc.unfinished" for name in names]
     for path in left:
-        path.touch()
+        path.mkdir()
     with run.lock():
         assert [path.exists() for path in left] == [False, False]
 

@@ -1,4 +1,4 @@
-"""Demonstrations: recorded games on disk, and datasets to clone policies from."""
+"""Demonstrations: recorded episodes on disk, and datasets to clone policies from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["AtariCloningDataset"]
 
 
 def __getattr__(name: str) -> object:
-    """Loads torch only with the dataset."""
+    """Import torch only with the dataset."""
     if name in __all__:
         from ncp_agents.datasets import atari_cloning
 

@@ -1,58 +1,65 @@
-"""Games in memory: decoded once, kept while there is room."""
+"""Episodes in memory: decoded once, kept while there is room."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from operator import attrgetter
 from threading import Lock
 from typing import Any, Protocol
 
-from ncp_agents.datasets.demonstrations import Entry
+from cachetools import LRUCache, cachedmethod
+
 from ncp_agents.datasets.episode_file import Episode
 
 
-class Source(Protocol):
-    """What games are read from: `Demonstrations`, `UpstreamDemonstrations` or a `Cache` of them."""
+class Recorded(Protocol):
+    """What is known of an episode before it is decoded."""
 
     @property
-    def entries(self) -> Sequence[Entry]: ...
+    def steps(self) -> int:
+        """T."""
+        ...
 
-    def read(self, index: int) -> Episode: ...
+
+class Source(Protocol):
+    """What episodes are read from: `Demonstrations`, `UpstreamDemonstrations` or a `Cache`."""
+
+    @property
+    def entries(self) -> Sequence[Recorded]:
+        """One for each episode, by its index."""
+        ...
+
+    def read(self, index: int) -> Episode:
+        """Return one episode."""
+        ...
 
 
 class Cache:
-    """A source whose latest games stay in memory, up to `most_bytes` but at least one.
+    """A source whose most recently used episodes stay in memory.
 
-    Threads may share it. Another process that gets it fills its own.
+    Threads may share it. A copy in another process starts empty.
+
+    Args:
+        source: what episodes are read from.
+        max_bytes: of the observations in memory; the latest episode stays whatever its size.
     """
 
-    def __init__(self, source: Source, most_bytes: int = 2**30) -> None:
-        self.source, self.most_bytes = source, most_bytes
-        self._games: OrderedDict[int, Episode] = OrderedDict()
-        self._bytes = 0
+    def __init__(self, source: Source, max_bytes: int = 2**30) -> None:
+        self.source, self.max_bytes = source, max_bytes
+        self._episodes: LRUCache[int, Episode] = LRUCache(
+            max_bytes, getsizeof=lambda episode: min(episode.obs.nbytes, max_bytes)
+        )
         self._lock = Lock()
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[Recorded]:
+        """Those of the source."""
         return self.source.entries
 
+    @cachedmethod(attrgetter("_episodes"), lock=attrgetter("_lock"))
     def read(self, index: int) -> Episode:
-        """One game, to be looked at only: others get the same arrays."""
-        with self._lock:
-            if index in self._games:
-                self._games.move_to_end(index)
-                return self._games[index]
-        game = self.source.read(index)  # two threads may both do so, which costs time only
-        with self._lock:
-            if index not in self._games:
-                self._games[index] = game
-                self._bytes += game.obs.nbytes
-            while len(self._games) > 1 and self._bytes > self.most_bytes:
-                self._bytes -= self._games.popitem(last=False)[1].obs.nbytes
-        return game
+        """Return one episode, whose arrays are shared: do not change them."""
+        return self.source.read(index)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"source": self.source, "most_bytes": self.most_bytes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Cache, (self.source, self.max_bytes)

@@ -1,8 +1,8 @@
-"""Demonstrations on disk: a folder with `dataset.json` and one compressed `.npz` file an episode.
+"""Demonstrations on disk: a folder of `dataset.json` and one compressed `.npz` file an episode.
 
-`dataset.json` says what was played, by whom and under which protocol, and of each file its steps,
-its return and its SHA-256. An episode is in it only once its file is whole and on disk, so a
-recorder killed at any moment leaves all finished episodes and nothing else that counts.
+`dataset.json` says what was recorded, by which policy and under which protocol, and of each file
+its steps, return and SHA-256. An episode is listed only once its file is whole and on disk, so a
+recorder that is killed at any moment leaves all finished episodes.
 """
 
 from __future__ import annotations
@@ -13,48 +13,57 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 
 from ncp_agents import registry
-from ncp_agents.datasets.episode_file import Episode, check_actions, pack, unpack
+from ncp_agents.datasets.episode_file import (
+    Episode,
+    check_actions,
+    decode_episode,
+    encode_episode,
+)
 from ncp_agents.envs.games import action_meanings, normalise_game
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.files import atomic_write, remove_temporary_files, write_text
+from ncp_agents.schema import Validated, parse_json
 
 DATASET = "dataset.json"
 FORMAT = 1
-FILE = re.compile(r"episode_\d{6}\.npz")
+FILE = r"^episode_\d{6}\.npz$"
+MAX_HEADERS = 4096  # bytes of an episode's arrays besides their values
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What `dataset.json` says of one episode."""
+class Entry(Validated):
+    """One episode in `dataset.json`."""
 
-    file: str
+    file: Annotated[str, Field(pattern=FILE)]
     sha256: str
-    steps: int
+    steps: Annotated[int, Field(ge=1)]
     score: float
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What was played, how and by whom: whole games with unclipped rewards, so of the protocol its
-    `evaluation()`.
-    """
+class Provenance(Validated):
+    """The origin of demonstrations: game, protocol of evaluation, and player."""
 
     game: str
+    """Any spelling is normalised."""
     protocol: AtariProtocol
+    """Its `evaluation()` is kept, as episodes are recorded whole and with unclipped rewards."""
     player: dict[str, Any]
     """Such as {"policy": "pong-cfc", "weights_sha256": …, "epsilon": 0.0, "seed": 0}."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "game", normalise_game(self.game))
         object.__setattr__(self, "protocol", self.protocol.evaluation())
 
@@ -64,27 +73,50 @@ class Provenance:
         return action_meanings(self.game, self.protocol.full_action_space)
 
 
+@dataclass(frozen=True)
+class _Dataset(Validated):
+    """The contents of `dataset.json`."""
+
+    format: Literal[1]
+    game: str
+    actions: tuple[str, ...]
+    protocol: AtariProtocol
+    player: dict[str, Any]
+    episodes: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.actions != self.provenance.actions:
+            raise ValueError(f"actions are {self.actions}, expected {self.provenance.actions}")
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance(self.game, self.protocol, self.player)
+
+
 class Demonstrations:
-    """A demos folder. `Demonstrations.create` and `Demonstrations.append` write, `Demonstrations(path)` reads.
+    """A folder of demonstrations.
+
+    `Demonstrations.create` makes one, `append` writes to it, `Demonstrations(path)` opens it.
 
     Raises:
-        UserError: no such folder; a `dataset.json` that is damaged or of another kind.
+        UserError: no such folder, or a damaged `dataset.json`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.provenance, self.entries = _read_dataset(path)
+        self._read_dataset()
 
     @classmethod
     def create(cls, path: Path, provenance: Provenance) -> Self:
-        """A new, empty folder of demos.
+        """Make a new, empty folder of demonstrations.
 
         Raises:
-            UserError: there are demos already.
+            UserError: it holds demonstrations already.
         """
         if (path / DATASET).exists():
             raise UserError(f"{path} holds demos already; --resume adds to them, or name another")
-        if any(FILE.fullmatch(file.name) for file in path.glob("*")):
+        if any(re.match(FILE, file.name) for file in path.glob("*")):
             raise UserError(
                 f"{path} holds episodes, but no {DATASET}; restore it, or name another folder"
             )
@@ -93,23 +125,27 @@ class Demonstrations:
 
     @property
     def steps(self) -> int:
+        """Steps of all episodes."""
         return sum(entry.steps for entry in self.entries)
 
     @property
     def size(self) -> int:
-        """Bytes of the episodes that are on disk."""
-        return sum(
-            (self.path / entry.file).stat().st_size
-            for entry in self.entries
-            if (self.path / entry.file).exists()
-        )
+        """Bytes of the episodes on disk."""
+        files = [self.path / entry.file for entry in self.entries]
+        return sum(file.stat().st_size for file in files if file.exists())
 
-    def split(self, name: str, share: float) -> list[int]:
-        """The episodes of a split: "val", a share of them but at least one where there are two,
-        or "train", the others. Which go where depends on nothing but the episodes.
+    def split(self, name: str, fraction: float) -> list[int]:
+        """Return the indices of the episodes of a split.
+
+        Which episodes go where depends on nothing but the episodes; equal ones stay together.
+
+        Args:
+            name: "val", or "train" for the others.
+            fraction: of the episodes for "val"; at least one where there are two.
         """
-        games = sorted({entry.sha256 for entry in self.entries})  # some may be there twice
-        held_out = {*games[: min(math.ceil(share * len(games)), len(games) - 1)]} if games else {}
+        hashes = sorted({entry.sha256 for entry in self.entries})
+        count = min(math.ceil(fraction * len(hashes)), len(hashes) - 1)
+        held_out = {*hashes[: max(count, 0)]}
         return [
             index
             for index, entry in enumerate(self.entries)
@@ -118,16 +154,18 @@ class Demonstrations:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """A context of the only one who writes, who sees what others wrote before; entering raises
-        UserError while there is another.
+        """Lock the folder for writing, and read again what other processes wrote to it.
+
+        Raises:
+            UserError: it is locked by another process.
         """
         lock = FileLock(self.path / ".recording.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            raise UserError(f"somebody else is recording to {self.path}; name another") from None
+            raise UserError(f"{self.path} is locked by another process; name another") from None
         try:
-            self.provenance, self.entries = _read_dataset(self.path)
+            self._read_dataset()
             remove_temporary_files(self.path / DATASET)
             remove_temporary_files(self.path / self._next_file)
             yield
@@ -138,12 +176,10 @@ class Demonstrations:
         """Write one episode, then add it to `dataset.json`.
 
         Raises:
-            ValueError: no steps, or actions that the game does not have.
+            ValueError: no steps, or observations or actions of another game or protocol.
         """
-        if not len(episode):
-            raise ValueError("the episode has no steps, expected at least one")
         self._check(episode)
-        data = pack(episode)
+        data = encode_episode(episode)
         entry = Entry(
             file=self._next_file,
             sha256=hashlib.sha256(data).hexdigest(),
@@ -157,10 +193,10 @@ class Demonstrations:
         return entry
 
     def drop(self, file: str) -> None:
-        """Take an episode out, such as a damaged one.
+        """Remove an episode, such as a damaged one.
 
         Raises:
-            UserError: no episode has this file, or somebody is recording.
+            UserError: no episode has this file, or the folder is locked by another process.
         """
         with self.lock():
             registry.get("episode", file, [entry.file for entry in self.entries])
@@ -169,31 +205,29 @@ class Demonstrations:
             (self.path / file).unlink(missing_ok=True)
 
     def read(self, index: int) -> Episode:
-        """One episode.
+        """Return one episode.
 
         Raises:
-            UserError: a file that is gone, changed or truncated.
+            UserError: its file is missing, was changed or is damaged.
         """
         entry = self.entries[index]
         path = self.path / entry.file
-        advice = (
-            f"; drop it: ncp-agents record --output {shlex.quote(str(self.path))} --drop "
-            f"{entry.file}, "
-            "and record another with --resume"
-        )
+        max_bytes = entry.steps * (math.prod(self._frame) + 16) + MAX_HEADERS
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing{advice}") from None
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise UserError(f"{path} is truncated or was changed since it was recorded{advice}")
-        try:
-            episode = unpack(data, entry.steps, step_bytes=math.prod(self._frame))
+            if hashlib.sha256(data).hexdigest() != entry.sha256:
+                raise ValueError("truncated, or changed since it was recorded")
+            episode = decode_episode(data, max_bytes)
             if len(episode) != entry.steps:
-                raise ValueError(f"it has {len(episode)} steps, {DATASET} says {entry.steps}")
+                raise ValueError(f"{len(episode)} steps, expected {entry.steps} as in {DATASET}")
             self._check(episode)
-        except ValueError as error:
-            raise UserError(f"{path} is not an episode: {error}{advice}") from None
+        except (FileNotFoundError, ValueError) as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else error
+            raise UserError(
+                f"{path}: {reason}; drop it: ncp-agents record --output "
+                f"{shlex.quote(str(self.path))} --drop {entry.file}, and record another with "
+                "--resume"
+            ) from None
         return episode
 
     @property
@@ -211,45 +245,19 @@ class Demonstrations:
             raise ValueError(f"obs are {episode.obs.shape[1:]}, expected {self._frame}")
         check_actions(episode.actions, len(self.provenance.actions))
 
-
-def _write_dataset(path: Path, provenance: Provenance, entries: Sequence[Entry]) -> None:
-    data = {
-        "format": FORMAT,
-        "game": provenance.game,
-        "actions": list(provenance.actions),
-        "protocol": dataclasses.asdict(provenance.protocol),
-        "player": provenance.player,
-        "episodes": [dataclasses.asdict(entry) for entry in entries],
-    }
-    write_text(path / DATASET, json.dumps(data, indent=1) + "\n")
-
-
-def _read_dataset(path: Path) -> tuple[Provenance, list[Entry]]:
-    file = path / DATASET
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise UserError(f"{file} has format {data['format']}, expected {FORMAT}")
-        provenance = Provenance(data["game"], AtariProtocol(**data["protocol"]), data["player"])
-        entries = [Entry(**entry) for entry in data["episodes"]]
-        if data["actions"] != list(provenance.actions):
-            raise ValueError(f"actions are {data['actions']}, expected {provenance.actions}")
-    except FileNotFoundError:
-        raise UserError(
-            f"no demos in {path}; record some: ncp-agents record pong-cfc --output {path}"
-        ) from None
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({error}); restore it, or record elsewhere") from None
-    if not isinstance(provenance.player, dict):
-        raise UserError(f"{file} is damaged: its player is {provenance.player!r}")
-    for entry in entries:
-        if not isinstance(entry.file, str) or not FILE.fullmatch(entry.file):  # nor any other path
-            raise UserError(f"{file} names {entry.file!r}, expected the like of episode_000000.npz")
-        if type(entry.steps) is not int or entry.steps < 1:
-            raise UserError(f"{file} is damaged: {entry.file} has {entry.steps!r} steps")
-        if not isinstance(entry.sha256, str) or type(entry.score) not in (int, float):
+    def _read_dataset(self) -> None:
+        file = self.path / DATASET
+        try:
+            data = parse_json(_Dataset, file.read_bytes(), file)
+        except FileNotFoundError:
             raise UserError(
-                f"{file} is damaged: {entry.file} has sha256 {entry.sha256!r}, score "
-                f"{entry.score!r}"
-            )
-    return provenance, entries
+                f"no demos in {self.path}; record some: ncp-agents record pong-cfc --output "
+                f"{self.path}"
+            ) from None
+        self.provenance, self.entries = data.provenance, list(data.episodes)
+
+
+def _write_dataset(path: Path, provenance: Provenance, entries: list[Entry]) -> None:
+    fields = (provenance.game, provenance.actions, provenance.protocol, provenance.player)
+    data = dataclasses.asdict(_Dataset(FORMAT, *fields, tuple(entries)))
+    write_text(path / DATASET, json.dumps(data, indent=1) + "\n")

@@ -1,6 +1,6 @@
-"""Demonstrations as a stream of batches for recurrent policies: whole games, a chunk at a time.
+"""Batches for truncated back-propagation through time: whole episodes, a chunk at a time.
 
-Axes: B games side by side, T steps of a chunk, C, H, W image.
+Axes: B streams, T steps of a chunk, C, H, W image.
 """
 
 from __future__ import annotations
@@ -18,30 +18,37 @@ from ncp_agents.datasets.episode_file import Episode
 
 
 class Chunk(NamedTuple):
-    """T steps of B streams of games; the state is carried on from the chunk before."""
+    """T steps of B streams, which continue those of the previous chunk."""
 
     obs: np.ndarray
     """(B, T, C, H, W) uint8"""
     actions: np.ndarray
     """(B, T) int64"""
     returns: np.ndarray
-    """(B, T) float32: the discounted rewards, as -1, 0 or 1, from each step to the next reset."""
+    """(B, T) float32: discounted sums of the rewards' signs, from each step to the next reset."""
     resets: np.ndarray
-    """(B, T) bool: a game starts with this step, or a life, see `Episode.resets`."""
-    counts: np.ndarray
+    """(B, T) bool: an episode starts with this step, or a life, see `Episode.resets`."""
+    mask: np.ndarray
     """(B, T) bool: False where a stream has ended."""
 
 
-class Games(NamedTuple):
-    """Some games of a folder of demos, or of a `Cache` of one."""
+class EpisodeSubset(NamedTuple):
+    """Some episodes of a source, such as a `Cache` of demonstrations."""
 
     demos: Source
     indices: Sequence[int]
 
 
 def discounted_returns(rewards: np.ndarray, resets: np.ndarray, gamma: float) -> np.ndarray:
-    """rewards (T,), resets (T,) bool → what PPO's critic learns: the discounted sums (T,) of the
-    rewards' signs, each to the step before the next reset.
+    """Return the targets of PPO's critic.
+
+    Args:
+        rewards: (T,), of which the signs count.
+        resets: (T,) bool, where an episode or a life starts.
+        gamma: the discount a step.
+
+    Returns:
+        (T,) float32, the discounted sums up to the step before the next reset.
     """
     lives = np.split(np.sign(rewards).astype(float), np.flatnonzero(resets)[1:])
     backward = (np.asarray(lfilter([1.0], [1.0, -gamma], life[::-1])) for life in lives)
@@ -49,39 +56,44 @@ def discounted_returns(rewards: np.ndarray, resets: np.ndarray, gamma: float) ->
 
 
 def chunks(
-    games: Sequence[Games],
+    subsets: Sequence[EpisodeSubset],
     streams: int,
     length: int,
     gamma: float,
     random: np.random.Generator | None = None,
 ) -> Iterator[Chunk]:
-    """All games once, each step in one chunk.
+    """Yield all episodes once, each step in one chunk.
 
-    The games, shuffled by `random` if there is one, follow one another in a single row of steps,
-    which is cut into equal streams. So games of any length fill every batch; the price is that the
-    game in which a stream begins may begin there without its past. In memory are the games that
-    the streams are at, and two chunks.
+    The episodes follow one another in a single row of steps, which is cut into equal streams, so
+    that episodes of any length fill every batch. The price: a stream may begin in the middle of an
+    episode, without its past. In memory are the episodes that the streams are at, and two chunks.
+
+    Args:
+        subsets: the episodes.
+        streams: B, or fewer where there are fewer steps.
+        length: T.
+        gamma: the discount a step, of the returns.
+        random: shuffles the episodes; None keeps their order.
     """
-    order = [(source.demos, index) for source in games for index in source.indices]
+    order = [(subset.demos, index) for subset in subsets for index in subset.indices]
     if random is not None:
         order = [order[i] for i in random.permutation(len(order))]
-    steps = [demos.entries[index].steps for demos, index in order]
-    starts = np.cumsum([0, *steps])
+    starts = np.cumsum([0, *(demos.entries[index].steps for demos, index in order)])
     total = int(starts[-1])
     streams = min(streams, total)
     bounds = [total * i // streams for i in range(streams + 1)]
-    readers = [_Reader(order, starts, begin, end, gamma) for begin, end in pairwise(bounds)]
-    longest = max(reader.end - reader.at for reader in readers)
-    with ThreadPoolExecutor(1) as ahead:  # the next chunk is read while this one is learnt from
-        following = ahead.submit(_piece, readers, length)
+    readers = [_Stream(order, starts, begin, end, gamma) for begin, end in pairwise(bounds)]
+    longest = max(reader.end - reader.position for reader in readers)
+    with ThreadPoolExecutor(1) as ahead:  # reads the next chunk while this one is used
+        following = ahead.submit(_read_chunk, readers, length)
         for _ in range(-(-longest // length)):
             chunk = following.result()
-            following = ahead.submit(_piece, readers, length)
+            following = ahead.submit(_read_chunk, readers, length)
             yield chunk
 
 
-class _Reader:
-    """One stream: steps [at, end) of the row of all games."""
+class _Stream:
+    """One stream: steps [position, end) of the row of all episodes."""
 
     def __init__(
         self,
@@ -92,55 +104,57 @@ class _Reader:
         gamma: float,
     ) -> None:
         self.gamma = gamma
-        self.order, self.starts, self.at, self.end = order, starts, begin, end
+        self.order, self.starts, self.position, self.end = order, starts, begin, end
         self.number = -1
         self.episode: Episode | None = None
         self.returns = np.empty(0, np.float32)
 
     def read(self, length: int) -> list[tuple[np.ndarray, ...]]:
-        """Parts of obs, actions, returns and resets, of `length` steps together at most."""
+        """Return parts of obs, actions, returns and resets, of at most `length` steps together."""
         parts = []
         done = 0
-        while done < length and self.at < self.end:
-            number = int(np.searchsorted(self.starts, self.at, "right")) - 1
+        while done < length and self.position < self.end:
+            number = int(np.searchsorted(self.starts, self.position, "right")) - 1
             if number != self.number:
                 demos, index = self.order[number]
                 self.number, self.episode = number, demos.read(index)
                 self.returns = discounted_returns(
                     self.episode.rewards, self.episode.resets, self.gamma
                 )
-            assert self.episode is not None
-            first = self.at - int(self.starts[number])
-            last = min(first + length - done, len(self.episode), first + self.end - self.at)
+            episode = self.episode
+            assert episode is not None
+            first = self.position - int(self.starts[number])
+            last = min(first + length - done, len(episode), first + self.end - self.position)
             steps = slice(first, last)
-            game = self.episode
             parts.append(
-                (game.obs[steps], game.actions[steps], self.returns[steps], game.resets[steps])
+                (
+                    episode.obs[steps],
+                    episode.actions[steps],
+                    self.returns[steps],
+                    episode.resets[steps],
+                )
             )
             done += last - first
-            self.at += last - first
+            self.position += last - first
         return parts
 
 
-def _piece(readers: list[_Reader], length: int) -> Chunk:
-    resets = np.zeros((len(readers), length), bool)
-    counts = np.zeros((len(readers), length), bool)
-    actions = np.zeros((len(readers), length), np.int64)
-    returns = np.zeros((len(readers), length), np.float32)
-    frames: np.ndarray | None = None
+def _read_chunk(readers: list[_Stream], length: int) -> Chunk:
+    shape = (len(readers), length)
+    actions, returns = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    resets, mask = np.zeros(shape, bool), np.zeros(shape, bool)
+    obs = np.zeros((*shape, 0, 0, 0), np.uint8)  # past the end of all streams
     for row, reader in enumerate(readers):
         parts = reader.read(length)
         if not parts:
             continue
-        obs, played, returned, began = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-        whole = np.moveaxis(obs, -1, 1)
-        if frames is None:
-            frames = np.zeros((len(readers), length, *whole.shape[1:]), np.uint8)
-        frames[row, : len(whole)] = whole
-        actions[row, : len(whole)] = played
-        returns[row, : len(whole)] = returned
-        resets[row, : len(whole)] = began
-        counts[row, : len(whole)] = True
-    if frames is None:  # past the end of all streams
-        frames = np.zeros((len(readers), length, 0, 0, 0), np.uint8)
-    return Chunk(frames, actions, returns, resets, counts)
+        frames, *columns = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+        images = np.moveaxis(frames, -1, 1)
+        if not obs.size:
+            obs = np.zeros((*shape, *images.shape[1:]), np.uint8)
+        steps = slice(len(images))
+        obs[row, steps] = images
+        for target, column in zip((actions, returns, resets), columns, strict=True):
+            target[row, steps] = column
+        mask[row, steps] = True
+    return Chunk(obs, actions, returns, resets, mask)

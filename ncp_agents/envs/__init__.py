@@ -1,6 +1,6 @@
 """Environments: Atari games under a named protocol, and small tasks that need memory.
 
-`AtariVecEnv` needs stable-baselines3, and with it torch: it and the memory tasks load on first use.
+What needs stable-baselines3, and with it torch, is imported on first use.
 """
 
 from importlib import import_module

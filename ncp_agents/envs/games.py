@@ -1,7 +1,6 @@
-"""The games that ALE ships: their names, their actions, their screens, and how well people play.
+"""The games that ALE ships: names, actions, screen sizes and published scores.
 
-A game goes by its snake_case ROM name, `ms_pacman`. Every other spelling in use is normalised
-here and nowhere else.
+A game is named by its snake_case ROM name, `ms_pacman`. Every other spelling is normalised here.
 """
 
 import functools
@@ -11,7 +10,7 @@ from ale_py import ALEInterface, LoggerMode, roms
 
 from ncp_agents import registry
 
-# ALE has no single-player mode for these, and its C++ code ends the process when asked for one.
+# ALE has no single-player mode for these and ends the process when asked for one.
 _TWO_PLAYERS_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
 # ALE/Pong-v5, Pong-v4, PongNoFrameskip-v4, PongDeterministic-v4
@@ -22,18 +21,18 @@ _ENVIRONMENT_ID = re.compile(
 
 @functools.cache
 def games() -> tuple[str, ...]:
-    """The ROM names of all single-player games, sorted."""
+    """Return the ROM names of all single-player games, sorted."""
     return tuple(sorted(set(roms.get_all_rom_ids()) - _TWO_PLAYERS_ONLY))
 
 
 def normalise_game(name: str) -> str:
-    """The ROM name of a game given in any usual spelling.
+    """Return the ROM name of a game given in any usual spelling.
 
     `Pong`, `pong`, `ALE/Pong-v5`, `PongNoFrameskip-v4` → `pong`; `MsPacman`, `ms-pacman` →
     `ms_pacman`.
 
     Raises:
-        UnknownNameError: no single-player game has that name; suggests the nearest.
+        UnknownNameError: no single-player game has that name.
     """
     match = _ENVIRONMENT_ID.fullmatch(name.strip())
     stem = match["game"] if match else name
@@ -46,26 +45,29 @@ def normalise_game(name: str) -> str:
 
 @functools.cache
 def action_meanings(game: str, full: bool = False) -> tuple[str, ...]:
-    """The names of a game's minimal action set, by action index: `("NOOP", "FIRE", ...)`; with
-    `full` those of all 18 actions.
+    """Return the names of a game's actions, by action index: `("NOOP", "FIRE", ...)`.
+
+    Args:
+        game: any spelling of its name.
+        full: all 18 actions instead of those that the game uses.
     """
-    loaded = _loaded(game)
-    actions = loaded.getLegalActionSet() if full else loaded.getMinimalActionSet()
+    emulator = _emulator(game)
+    actions = emulator.getLegalActionSet() if full else emulator.getMinimalActionSet()
     return tuple(action.name for action in actions)
 
 
 @functools.cache
 def screen_size(game: str) -> tuple[int, int]:
-    """Height and width of a game's screen in pixels: (210, 160), and up to (250, 160)."""
-    height, width = _loaded(game).getScreenDims()
+    """Return height and width of a game's screen in pixels: (210, 160), up to (250, 160)."""
+    height, width = _emulator(game).getScreenDims()
     return height, width
 
 
 def human_normalised(game: str, score: float) -> float | None:
-    """A score as (score - random) / (human - random), see `RANDOM_AND_HUMAN_SCORES`.
+    """Return (score - random) / (human - random), see `RANDOM_AND_HUMAN_SCORES`.
 
-    0.0 plays like uniformly random actions, 1.0 like a professional games tester. None where no
-    human score is published.
+    0.0 is the score of uniformly random actions, 1.0 that of a professional games tester. None
+    where no human score is published.
     """
     scores = RANDOM_AND_HUMAN_SCORES.get(normalise_game(game))
     if scores is None:
@@ -74,8 +76,8 @@ def human_normalised(game: str, score: float) -> float | None:
     return (score - random) / (human - random)
 
 
-def _loaded(game: str) -> ALEInterface:
-    ALEInterface.setLoggerMode(LoggerMode.Error)  # otherwise a banner on every load
+def _emulator(game: str) -> ALEInterface:
+    ALEInterface.setLoggerMode(LoggerMode.Error)  # without it, a banner on every load
     emulator = ALEInterface()
     emulator.loadROM(str(roms.get_rom_path(normalise_game(game))))
     return emulator
@@ -167,8 +169,8 @@ RECURRENT_PPO_SCORES: dict[str, tuple[float, float]] = {
     "breakout": (139.0, 50.8),
     "pong": (19.81, 0.62),
 }
-"""Mean score and standard deviation over 3 seeds of PPO with an LSTM that sees one frame, after 10M
-steps of protocol v4: the better of CleanRL's `ppo_atari_lstm` and openai/baselines' `ppo2`.
+"""Mean score and standard deviation over 3 seeds of PPO with an LSTM that reads one frame, after
+10M steps of protocol v4: the better of CleanRL's `ppo_atari_lstm` and openai/baselines' `ppo2`.
 
 Source: CleanRL's documentation of PPO, docs.cleanrl.dev/rl-algorithms/ppo, which reports both.
 """

@@ -1,4 +1,4 @@
-"""Small tasks that an agent without memory cannot solve, for tests and examples.
+"""Small environments that cannot be solved without memory, for tests and examples.
 
 Importing this module registers `CartPoleNoVel-v1` with Gymnasium, and Gymnasium imports it for
 `gymnasium.make("ncp_agents.envs.memory:CartPoleNoVel-v1")`.
@@ -11,15 +11,16 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
+from ncp_agents.validation import check_integer
+
 CART_POLE_MAX_STEPS = 500  # as CartPole-v1
 
 
 class CartPoleNoVel(CartPoleEnv):
-    """`CartPole-v1` without its velocities: the agent must work them out from what it saw before.
+    """`CartPole-v1` without its velocities, which the agent must infer from past observations.
 
     Observations are (2,) float32: the cart's position in m and the pole's angle in rad. Reward 1
-    a step, at most 500 steps. Without memory, linear policies keep the pole up for
-    some 50 steps.
+    a step, at most 500 steps. Linear policies without memory keep the pole up for some 50 steps.
 
     Source: Wierstra et al. 2007, "Solving Deep Memory POMDPs with Recurrent Policy Gradients".
     """
@@ -36,11 +37,15 @@ class CartPoleNoVel(CartPoleEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode → observation, info."""
         self._steps = 0
         observation, info = super().reset(seed=seed, options=options)
         return _without_velocities(observation), info
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, action: int
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one step → observation, reward, terminated, truncated, info."""
         observation, reward, terminated, _, info = super().step(action)
         self._steps += 1
         truncated = self._steps >= CART_POLE_MAX_STEPS
@@ -48,28 +53,20 @@ class CartPoleNoVel(CartPoleEnv):
 
 
 class RecallEnv(gymnasium.Env[np.ndarray, np.int64]):
-    """Repeat after `delay` steps what was shown at the first.
+    """Repeat the first observation's cue after `delay` steps.
 
-    Observations are (cues + 1,) float32: a cue as one of `cues` ones at first, zeros while
-    waiting, and a one in the last place when the answer is due. The action given then earns
-    reward 1 if it is the cue's index, and the episode ends after `delay + 1` steps. Other actions
-    do nothing. Guessing earns 1 / cues on average; with memory, 1.
+    Observations are (cues + 1,) float32: first a cue, one-hot, then zeros, and at last a one in the
+    last place when the answer is due. The action taken then has reward 1 if it is the cue's index,
+    and the episode ends, after `delay + 1` steps. Other actions have no effect. Without memory the
+    mean return is at most 1 / cues; with memory, 1.
 
     Raises:
         ValueError: delay below 1 or cues below 2.
     """
 
     def __init__(self, delay: int = 3, cues: int = 2) -> None:
-        if delay < 1:
-            raise ValueError(
-                f"delay is {delay}, expected >= 1: the steps from the cue to the answer"
-            )
-        if cues < 2:
-            raise ValueError(
-                f"cues is {cues}, expected >= 2: with one cue nothing is to be recalled"
-            )
-        self.delay = delay
-        self.cues = cues
+        self.delay = check_integer("delay", delay, 1)
+        self.cues = check_integer("cues", cues, 2)
         self.observation_space = spaces.Box(0.0, 1.0, (cues + 1,), np.float32)
         self.action_space = spaces.Discrete(cues)
         self._cue = 0
@@ -78,12 +75,14 @@ class RecallEnv(gymnasium.Env[np.ndarray, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode → observation, info."""
         super().reset(seed=seed)
         self._cue = int(self.np_random.integers(self.cues))
         self._step = 0
         return self._observation(), {}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one step → observation, reward, terminated, truncated, info."""
         terminated = self._step == self.delay
         reward = float(terminated and action == self._cue)
         self._step += 1

@@ -1,63 +1,66 @@
-"""What can come between a game and a player, one thing at a time and by degrees.
+"""Perturbations of Atari games, one kind at a time, at any strength.
 
-Kinds and what their strength means:
+Kinds and what their strength is:
 
-    noise              standard deviation of Gaussian noise on each pixel, as a share of white (255)
-    drop_frames        probability that a step's observation is lost; the player then sees the last
-                       one that arrived again. A game's first always arrives
+    noise              standard deviation of Gaussian noise on each pixel, as a fraction of 255
+    drop_frames        probability that a step's observation is lost and the last one that arrived
+                       is observed again; an episode's first always arrives
     stickiness         probability that a frame repeats the previous frame's action instead of
                        taking the new one (Machado et al. 2018, arXiv:1709.06009)
-    frame_skip_jitter  k: a step lasts 4 - k to 4 + k frames, each as likely, drawn anew for each
-                       game and step, instead of always 4
+    frame_skip_jitter  k: a step lasts 4 - k to 4 + k frames, uniformly sampled for each
+                       environment and step, instead of always 4
 
-With jitter a circuit can be told how long the last step took (`Perturbation.timespans`), or not.
+Under jitter a circuit can receive how long the last step took (`Perturbation.timespans`), or not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ncp_agents import registry
-from ncp_agents.envs.atari import AtariVecEnv, emulators
+from ncp_agents.envs.atari import AtariVecEnv, make_emulators
 from ncp_agents.envs.games import screen_size
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.resize import area_means
 from ncp_agents.errors import UserError
+from ncp_agents.schema import Validated
 
-Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
+StepResult = tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
 
 KINDS = {
-    # kind: what its strength is called in pictures
-    "noise": "noise (share of white)",
+    "noise": "noise (fraction of 255)",
     "drop_frames": "probability of a lost observation",
     "stickiness": "probability of a repeated action",
     "frame_skip_jitter": "jitter k: steps of 4 − k to 4 + k frames",
 }
+"""Kind → what its strength is called in plots."""
 
 
 @dataclass(frozen=True)
-class Perturbation:
+class Perturbation(Validated):
     """One kind at one strength; strength 0 perturbs nothing.
 
     Raises:
         UserError: an unknown kind, a strength out of range.
+        ValueError: a field of another type.
     """
 
     kind: str
     strength: float
-    timespans: bool = False  # the circuit is told each step's true length; with jitter only
+    timespans: bool = False
+    """Whether the circuit receives each step's true length; with frame_skip_jitter only."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         registry.get("perturbation", self.kind, KINDS)
         strength = self.strength
         allowed, expected = {
-            "noise": (0.0 <= strength < math.inf, "a share of white >= 0, such as 0.01"),
+            "noise": (0.0 <= strength < math.inf, "a fraction of 255 >= 0, such as 0.01"),
             "drop_frames": (0.0 <= strength < 1.0, "a probability 0.0 <= p < 1.0"),
             "stickiness": (0.0 <= strength < 1.0, "a probability 0.0 <= p < 1.0"),
             "frame_skip_jitter": (strength in (0, 1, 2, 3), "0, 1, 2 or 3 of the 4 frames"),
@@ -65,27 +68,15 @@ class Perturbation:
         if not allowed:
             raise UserError(f"{self.kind} is {strength}, expected {expected}")
         if self.timespans and self.kind != "frame_skip_jitter":
-            raise UserError(f"timespans are told with frame_skip_jitter, not with {self.kind}")
+            raise UserError(f"timespans go with frame_skip_jitter, not with {self.kind}")
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.amount}" + (" told" if self.timespans else "")
+        return f"{self.kind}={self.amount}" + (" timespans" if self.timespans else "")
 
     @property
     def amount(self) -> str:
-        """The strength in as few digits as tell it from all others."""
+        """The strength in the fewest digits that are exact."""
         return np.format_float_positional(self.strength, trim="-")
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Perturbation:
-        """What `dataclasses.asdict` gave.
-
-        Raises:
-            ValueError: other keys or types, or a perturbation that cannot be.
-        """
-        kinds = {"kind": (str,), "strength": (int, float), "timespans": (bool,)}
-        if data.keys() != kinds.keys() or any(type(data[key]) not in kinds[key] for key in kinds):
-            raise ValueError(f"perturbation is {dict(data)}, expected {', '.join(kinds)}")
-        return cls(**data)
 
 
 def perturbed(
@@ -96,10 +87,10 @@ def perturbed(
     seed: int,
     num_threads: int = 0,
 ) -> AtariVecEnv:
-    """Games under a perturbation; `num_threads` as `AtariVecEnv` takes it.
+    """Return environments under a perturbation; the arguments are those of `AtariVecEnv`.
 
     Raises:
-        UserError: stickiness where the protocol has some of its own; jitter of whole steps.
+        UserError: stickiness where the protocol has sticky actions; jitter of whole steps.
     """
     strength = perturbation.strength
     if perturbation.kind == "frame_skip_jitter" and strength >= protocol.frame_skip:
@@ -115,19 +106,16 @@ def perturbed(
             )
         protocol = dataclasses.replace(protocol, sticky_actions=strength)
         return AtariVecEnv(game, num_envs, protocol, seed, num_threads)
-    kinds = {
+    classes = {
         "noise": NoisyAtariVecEnv,
         "drop_frames": LossyAtariVecEnv,
         "frame_skip_jitter": JitteredAtariVecEnv,
     }
-    return kinds[perturbation.kind](game, num_envs, protocol, seed, strength, num_threads)
+    return classes[perturbation.kind](game, num_envs, protocol, seed, strength, num_threads)
 
 
-class NoisyAtariVecEnv(AtariVecEnv):
-    """Observations plus Gaussian noise, cut to 0…255; its standard deviation is a share of 255.
-
-    Each step draws anew, for the older frames of a stack too.
-    """
+class _RandomAtariVecEnv(AtariVecEnv):
+    """Environments with random numbers of their own, beside ALE's."""
 
     def __init__(
         self,
@@ -135,60 +123,60 @@ class NoisyAtariVecEnv(AtariVecEnv):
         num_envs: int,
         protocol: AtariProtocol,
         seed: int,
-        std: float,
+        strength: float,
         num_threads: int = 0,
     ) -> None:
         super().__init__(game, num_envs, protocol, seed, num_threads)
-        self._std = np.float32(255 * std)
+        self._strength = strength
         self._rng = np.random.default_rng(seed)
 
+
+class NoisyAtariVecEnv(_RandomAtariVecEnv):
+    """Observations plus Gaussian noise, clipped to 0…255.
+
+    The strength is its standard deviation as a fraction of 255. Each step samples new noise, for
+    the older frames of a stack too.
+    """
+
     def reset(self) -> np.ndarray:
+        """Start new episodes → noisy observations."""
         return self._noisy(super().reset())
 
-    def step_wait(self) -> Stepped:
+    def step_wait(self) -> StepResult:
+        """Finish a step → as `AtariVecEnv.step_wait`, with noisy observations."""
         observations, rewards, dones, infos = super().step_wait()
         return self._noisy(observations), rewards, dones, infos
 
     def _noisy(self, clean: np.ndarray) -> np.ndarray:
         noise = self._rng.standard_normal(clean.shape, np.float32)
-        return np.clip(np.rint(clean + self._std * noise), 0, 255).astype(np.uint8)
+        noisy = clean + np.float32(255 * self._strength) * noise
+        return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-class LossyAtariVecEnv(AtariVecEnv):
-    """Each observation but a game's first is lost with a probability; the last one that arrived
-    then stands in for it, with its whole stack.
+class LossyAtariVecEnv(_RandomAtariVecEnv):
+    """Observations that are lost with a probability, except an episode's first.
+
+    The last observation that arrived is repeated, with its whole stack.
     """
 
-    def __init__(
-        self,
-        game: str,
-        num_envs: int,
-        protocol: AtariProtocol,
-        seed: int,
-        probability: float,
-        num_threads: int = 0,
-    ) -> None:
-        super().__init__(game, num_envs, protocol, seed, num_threads)
-        self._probability = probability
-        self._rng = np.random.default_rng(seed)
-
     def reset(self) -> np.ndarray:
+        """Start new episodes → their first observations."""
         self._arrived = super().reset().copy()
         return self._arrived.copy()
 
-    def step_wait(self) -> Stepped:
+    def step_wait(self) -> StepResult:
+        """Finish a step → as `AtariVecEnv.step_wait`, with the last observations that arrived."""
         observations, rewards, dones, infos = super().step_wait()
         first = np.array(["episode" in info for info in infos])
-        arrives = (self._rng.random(self.num_envs) >= self._probability) | first
+        arrives = (self._rng.random(self.num_envs) >= self._strength) | first
         self._arrived[arrives] = observations[arrives]
         return self._arrived.copy(), rewards, dones, infos
 
 
-class JitteredAtariVecEnv(AtariVecEnv):
-    """Games whose steps last `frame_skip - jitter` to `frame_skip + jitter` frames.
+class JitteredAtariVecEnv(_RandomAtariVecEnv):
+    """Environments whose steps last `frame_skip - jitter` to `frame_skip + jitter` frames.
 
-    Everything else is `AtariVecEnv`'s. `max_frames` counts a step as `frame_skip` frames, which is
-    what it lasts on average.
+    `max_frames` counts a step as `frame_skip` frames, its average length.
     """
 
     def __init__(
@@ -200,38 +188,46 @@ class JitteredAtariVecEnv(AtariVecEnv):
         jitter: float,
         num_threads: int = 0,
     ) -> None:
-        super().__init__(game, num_envs, protocol, seed, num_threads)
-        self._games: Any = _JitteredGames(self.game, num_envs, self.protocol, int(jitter), seed)
+        super().__init__(game, num_envs, protocol, seed, jitter, num_threads)
+        self._emulators: Any = _FrameByFrameEmulators(
+            self.game, num_envs, self.protocol, int(jitter), self._rng
+        )
 
     @property
     def timespans(self) -> np.ndarray:
-        """How long the last step was in each game, (B,) float32, in steps of `frame_skip` frames;
-        1.0 where a game has just begun.
+        """Length of each environment's last step, (B,) float32, in steps of `frame_skip` frames.
+
+        1.0 where an episode has just begun.
         """
-        return self._games.timespans
+        return self._emulators.timespans
 
 
-class _JitteredGames:
-    """Stands in for `AtariVectorEnv`, whose frame skip is fixed: one game each, frame by frame.
+class _FrameByFrameEmulators:
+    """`AtariVectorEnv`'s interface with a frame skip that varies: one emulator an environment.
 
-    The whole screens of the last two frames are pooled and then shrunk by averaging areas, as ALE
-    does; its fixed-point arithmetic may differ by one grey level.
+    As in ALE, the screens of the last two frames are pooled and then shrunk by averaging areas;
+    ALE's fixed-point arithmetic may differ by one grey level.
     """
 
     def __init__(
-        self, game: str, num_envs: int, protocol: AtariProtocol, jitter: int, seed: int
+        self,
+        game: str,
+        num_envs: int,
+        protocol: AtariProtocol,
+        jitter: int,
+        rng: np.random.Generator,
     ) -> None:
         frames = dataclasses.replace(protocol, frame_skip=1)
         size = screen_size(game)
-        self._games = [
-            emulators(game, 1, frames, size, 1, 1, maxpool=False) for _ in range(num_envs)
+        self._emulators = [
+            make_emulators(game, 1, frames, size, 1, 1, maxpool=False) for _ in range(num_envs)
         ]
-        self.ale = self._games[0].ale
+        self.ale = self._emulators[0].ale
         self.timespans = np.ones(num_envs, np.float32)
         self._frame_skip, self._jitter = protocol.frame_skip, jitter
-        self._rng = np.random.default_rng(seed)
+        self._rng = rng
         self._rows, self._columns = (area_means(n, protocol.frame_size) for n in size)
-        self._screens = np.zeros((2, num_envs, *size), np.uint8)  # the last two frames
+        self._screens = np.zeros((2, num_envs, *size), np.uint8)  # of the last two frames
         shape = (num_envs, protocol.frame_stack, protocol.frame_size, protocol.frame_size)
         self._stack = np.zeros(shape, np.uint8)
         self._lives = np.zeros(num_envs, np.int32)
@@ -239,50 +235,50 @@ class _JitteredGames:
     def reset(
         self, seed: np.ndarray, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        every = np.ones(len(self._games), bool)
+        every = np.ones(len(self._emulators), bool)
         chosen = np.flatnonzero(options["reset_mask"] if options else every)
         for i, own in zip(chosen.tolist(), seed, strict=True):
-            screen, info = self._games[i].reset(seed=np.array([own]))
-            self._begin(i, screen, info)
-        self._look(chosen)
+            screen, info = self._emulators[i].reset(seed=np.array([own]))
+            self._begin_episode(i, screen, info)
+        self._push_frames(chosen)
         return self._stack.copy(), {"lives": self._lives.copy()}
 
     def send(self, actions: np.ndarray) -> None:
         self._actions = actions
 
     def recv(self) -> tuple[Any, ...]:
-        count = len(self._games)
+        count = len(self._emulators)
         low, high = self._frame_skip - self._jitter, self._frame_skip + self._jitter
         frames = self._rng.integers(low, high, count, endpoint=True)
         self.timespans = (frames / self._frame_skip).astype(np.float32)
-        rewards, over = np.zeros(count, np.int64), np.zeros(count, bool)
+        rewards, terminated = np.zeros(count, np.int64), np.zeros(count, bool)
         final = self._stack.copy()
         for frame in range(high):
-            playing = np.flatnonzero((frame < frames) & ~over)
-            for i in playing:
-                self._games[i].send(self._actions[i : i + 1])
-            for i in playing.tolist():
-                screen, reward, terminated, _, info = self._games[i].recv()
+            running = np.flatnonzero((frame < frames) & ~terminated).tolist()
+            for i in running:
+                self._emulators[i].send(self._actions[i : i + 1])
+            for i in running:
+                screen, reward, ended, _, info = self._emulators[i].recv()
                 rewards[i] += reward[0]
-                over[i] = terminated[0]
-                if over[i]:
-                    self._begin(i, screen, info)
+                terminated[i] = ended[0]
+                if terminated[i]:
+                    self._begin_episode(i, screen, info)
                 else:
                     self._screens[:, i] = self._screens[1, i], screen[0, 0]
                     self._lives[i] = info["lives"][0]
-        self._look(np.arange(count))
+        self._push_frames(np.arange(count))
         info = {"lives": self._lives.copy(), "final_obs": final}
-        return self._stack.copy(), rewards, over, np.zeros(count, bool), info
+        return self._stack.copy(), rewards, terminated, np.zeros(count, bool), info
 
-    def _begin(self, game: int, screen: np.ndarray, info: dict[str, Any]) -> None:
-        self._screens[:, game] = screen[0, 0]
-        self._lives[game] = info["lives"][0]
-        self._stack[game] = 0
-        self.timespans[game] = 1.0
+    def _begin_episode(self, index: int, screen: np.ndarray, info: dict[str, Any]) -> None:
+        self._screens[:, index] = screen[0, 0]
+        self._lives[index] = info["lives"][0]
+        self._stack[index] = 0
+        self.timespans[index] = 1.0
 
-    def _look(self, games: np.ndarray) -> None:
-        """Put what the screens of these games show now on their stacks."""
-        pooled = self._screens[:, games].max(0).astype(np.float32)
+    def _push_frames(self, indices: np.ndarray) -> None:
+        """Push the pooled and shrunk screens of these environments onto their stacks."""
+        pooled = self._screens[:, indices].max(0).astype(np.float32)
         small = np.rint(self._rows @ pooled @ self._columns.T).astype(np.uint8)
-        self._stack[games, :-1] = self._stack[games, 1:]
-        self._stack[games, -1] = small
+        self._stack[indices, :-1] = self._stack[indices, 1:]
+        self._stack[indices, -1] = small

@@ -36,7 +36,7 @@ from ncp_agents.agents.recipe import Recipe
 from ncp_agents.agents.saved_policy import SavedPolicy, load_tensors, save_tensors
 from ncp_agents.datasets.cache import Cache
 from ncp_agents.datasets.demonstrations import Demonstrations
-from ncp_agents.datasets.sequences import Chunk, Games, chunks
+from ncp_agents.datasets.sequences import Chunk, EpisodeSubset, chunks
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation.evaluate import evaluate
@@ -133,7 +133,7 @@ class _Cloning:
         for source in demos:
             kept = Cache(source)
             for split, games in (("train", self.train_games), ("val", self.val_games)):
-                games.append(Games(kept, source.split(split, self.options.validation)))
+                games.append(EpisodeSubset(kept, source.split(split, self.options.validation)))
         self.weights = self._class_weights() if self.options.class_weights else None
         self.counters = Counters()
         self.rows: list[Epoch] = []
@@ -200,7 +200,7 @@ class _Cloning:
         for chunk in self._pieces(games, random):
             with torch.set_grad_enabled(learns):
                 loss, value_loss, right, state = self._loss(chunk, state)
-            count = float(chunk.counts.sum())
+            count = float(chunk.mask.sum())
             if learns:
                 self.optimizer.zero_grad()
                 ((loss + self.recipe.ppo.vf_coef * value_loss) / count).backward()
@@ -221,7 +221,7 @@ class _Cloning:
             )
 
     def _pieces(
-        self, games: Sequence[Games], random: np.random.Generator | None
+        self, games: Sequence[EpisodeSubset], random: np.random.Generator | None
     ) -> Iterator[Chunk]:
         gamma = self.recipe.ppo.gamma
         if random is None:  # one after another, each from its first step on, as in play
@@ -242,7 +242,7 @@ class _Cloning:
         starts = torch.from_numpy(chunk.resets).flatten().float()
         distribution, values, state = self.network.distribution_and_values(obs, state, starts)
         logits = cast(CategoricalDistribution, distribution).distribution.logits
-        counts = torch.from_numpy(chunk.counts).flatten()
+        counts = torch.from_numpy(chunk.mask).flatten()
         logits, actions = logits[counts], torch.from_numpy(chunk.actions).flatten()[counts]
         loss = F.cross_entropy(logits, actions, self.weights, reduction="sum")
         returns = torch.from_numpy(chunk.returns).flatten()[counts]

@@ -53,7 +53,7 @@ from ncp_agents.datasets.cache import Cache
 from ncp_agents.datasets.demonstrations import Demonstrations
 from ncp_agents.datasets.episode_file import Episode
 from ncp_agents.datasets.minari import to_minari
-from ncp_agents.datasets.sequences import Chunk, Games, chunks
+from ncp_agents.datasets.sequences import Chunk, EpisodeSubset, chunks
 from ncp_agents.datasets.upstream import LAYOUT
 from ncp_agents.imitation import cloning
 from ncp_agents.training.run_folder import RunFolder
@@ -186,12 +186,14 @@ def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
 def chunks_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
     """Steps/s of an epoch's chunks when nothing is learnt from them."""
     options = recipe.cloning
-    games = [Games(demos, range(len(demos.entries)))]
+    subsets = [EpisodeSubset(demos, range(len(demos.entries)))]
 
     def epoch() -> int:
         random = np.random.default_rng(0)
-        epoch = chunks(games, options.sequences, options.sequence_length, recipe.ppo.gamma, random)
-        return sum(int(chunk.counts.sum()) for chunk in epoch)
+        epoch = chunks(
+            subsets, options.sequences, options.sequence_length, recipe.ppo.gamma, random
+        )
+        return sum(int(chunk.mask.sum()) for chunk in epoch)
 
     return timed({OURS: epoch}, turns)[OURS]
 
