@@ -10,20 +10,19 @@ from tqdm import tqdm
 
 from ncp_agents.errors import NonFiniteError
 from ncp_agents.sb3.nonfinite import not_finite
-from ncp_agents.training.interrupts import Stop
 
 
 class StopWhen(BaseCallback):
-    """Ends the training after the update in which `stop` has received a signal: what has been
+    """Ends the training after the update in which `should_stop` becomes true: what has been
     played is learnt, and no step counts that is not.
     """
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
         super().__init__()
-        self.stop = stop
+        self.should_stop = should_stop
 
     def _on_rollout_start(self) -> None:
-        self._learnt, self._ends = self.model.num_timesteps, self.stop.received is not None
+        self._learnt, self._ends = self.model.num_timesteps, self.should_stop()
 
     def _on_step(self) -> bool:
         if self._ends:  # stable-baselines3 has counted the one step that it takes first
