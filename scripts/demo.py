@@ -16,13 +16,15 @@ from pathlib import Path
 import tyro
 
 from ncp_agents.agents import saved_policy, zoo
+from ncp_agents.cli.clone import draw
 from ncp_agents.cli.console import Terminal
+from ncp_agents.cli.record import print_summary
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.evaluate import evaluate_command
 from ncp_agents.evaluation.rollout import check_episodes
 from ncp_agents.files import write_text
 from ncp_agents.imitation.cloning import clone
-from ncp_agents.imitation.recording import record_command
+from ncp_agents.imitation.recording import record_policy
 from ncp_agents.training.run_folder import RunFolder
 
 MARK = ".demo"  # a file that tells the folders of demos
@@ -70,12 +72,13 @@ def main() -> None:
     )
 
     console.rule("2. its games are recorded")
-    demos = record_command(teacher, demos_path, episodes=options.games)
+    demos = record_policy(teacher, demos_path, episodes=options.games)
+    print_summary(demos)
 
     console.rule("3. a fresh network learns to do the same")
     recipe = replace(teacher.recipe, name="clone", cloning=cloning)
     run = RunFolder.create(run_path, recipe)
-    clone(run, [demos])
+    clone(run, [demos], on_progress=draw)
 
     console.rule("4. the clone plays")
     evaluate_command(

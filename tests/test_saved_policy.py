@@ -1,8 +1,7 @@
-"""Saved policies: the same policy comes back, and nothing else gets in."""
+"""Saved policies: a round trip is exact, and other files are refused."""
 
 import json
 import os
-import re
 import shutil
 import struct
 import subprocess
@@ -17,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from sb3_contrib import RecurrentPPO
 
-from ncp_agents.agents.recipe import Circuit, Environment, Policy, Recipe, to_toml
-from ncp_agents.agents.saved_policy import build, load, policy_kwargs, save, weights
+from ncp_agents.agents.recipe import Circuit, Environment, PolicyRecipe, Recipe
+from ncp_agents.agents.saved_policy import build, check_destination, load, policy_kwargs, save
+from ncp_agents.agents.weights import weights
 from ncp_agents.agents.zoo import find, zoo
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
@@ -29,12 +29,12 @@ RECIPES = [
     Recipe(),
     Recipe(
         environment=Environment("breakout", frame_stack=2),
-        policy=Policy(features=32, critic="circuit"),
+        policy=PolicyRecipe(features=32, critic="circuit"),
         circuit=Circuit(units=20, motor_neurons=4, mixed_memory=True, mode="no_gate"),
     ),
     Recipe(circuit=Circuit(wiring="Random", units=16, motor_neurons=3, mask_time_gates=True)),
     Recipe(circuit=Circuit(wiring="FullyConnected", units=16, motor_neurons=3, init="xavier")),
-    Recipe(policy=Policy(critic="encoder"), circuit=Circuit(wiring="dense", units=16)),
+    Recipe(policy=PolicyRecipe(critic="encoder"), circuit=Circuit(wiring="dense", units=16)),
 ]
 
 
@@ -79,39 +79,35 @@ def test_weights_name_each_parameter_once():
     assert len(named) == len(parameters)
 
 
-@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+@pytest.mark.parametrize("keep", [0, 100, -1])
 def test_truncated_weights_are_refused(folder, keep):
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match="is not a whole safetensors file"):
+    with pytest.raises(UserError, match=r"weights\.safetensors"):
         load(folder)
 
 
-MASK = "circuit.rnn_cell.layer_0.sparsity_mask"
+BIAS, MASK = "value_net.bias", "circuit.rnn_cell.layer_0.sparsity_mask"
 
 
-def test_weights_of_another_network_are_refused(folder):
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda t: t.pop(BIAS), BIAS),
+        (lambda t: t.update(extra=torch.zeros(1)), "extra"),
+        (lambda t: t.update({BIAS: torch.zeros(2)}), r"value_net.bias .*\(2,\)"),
+        (lambda t: t.update({BIAS: torch.zeros(1).to(torch.float8_e4m3fn)}), "float8_e4m3fn"),
+        (lambda t: t.update({BIAS: torch.tensor([float("nan")])}), "value_net.bias .*NaN"),
+        (lambda t: t[MASK].fill_(1.0), "sparsity_mask .*wiring"),
+    ],
+)
+def test_weights_of_another_network_are_refused(folder, change, fact):
     path = folder / "weights.safetensors"
-    tensors = load_file(path)
-    for change, message in (
-        (lambda t: t.pop("value_net.bias"), "it lacks 'value_net.bias'"),
-        (lambda t: t.update(extra=torch.zeros(1)), "it should not have 'extra'"),
-        (lambda t: t.update({"value_net.bias": torch.zeros(2)}), r"value_net.bias is \(2,\)"),
-        (
-            lambda t: t.update({"value_net.bias": torch.zeros(1).to(torch.float8_e4m3fn)}),
-            "value_net.bias is torch.float8_e4m3fn, expected torch.float32",
-        ),
-        (
-            lambda t: t.update({"value_net.bias": torch.tensor([float("nan")])}),
-            "value_net.bias holds NaN",
-        ),
-        (lambda t: t[MASK].fill_(1.0), "sparsity_mask tells of another wiring"),
-    ):
-        changed = {name: tensor.clone() for name, tensor in tensors.items()}
-        change(changed)
-        save_file(changed, path)
-        with pytest.raises(UserError, match=message):
-            load(folder)
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=fact):
+        load(folder)
 
 
 def test_a_pickle_in_the_place_of_weights_is_not_opened(folder, tmp_path):
@@ -120,46 +116,58 @@ def test_a_pickle_in_the_place_of_weights_is_not_opened(folder, tmp_path):
             return (Path.touch, (tmp_path / "exploded",))
 
     torch.save(Bomb(), folder / "weights.safetensors")
-    with pytest.raises(UserError, match="is not a whole safetensors file"):
+    with pytest.raises(UserError, match=r"weights\.safetensors"):
         load(folder)
     assert not (tmp_path / "exploded").exists()
 
 
 def test_missing_files_and_folders_are_named(folder, tmp_path):
-    with pytest.raises(UserError, match="there is no policy folder"):
+    with pytest.raises(UserError, match="nowhere"):
         load(tmp_path / "nowhere")
-    (folder / "weights.safetensors").unlink()
-    with pytest.raises(UserError, match=r"it lacks weights\.safetensors; train it: ncp-agents"):
-        load(folder)
-    (folder / "recipe.toml").unlink()
-    with pytest.raises(UserError, match=r"it lacks recipe\.toml"):
-        load(folder)
+    shutil.copytree(folder, tmp_path / "run" / "policy")
+    shutil.copy(folder / "recipe.toml", tmp_path / "run")
+    with pytest.raises(UserError, match=r"run.*run/policy"):
+        load(tmp_path / "run")
+    for name in ("weights.safetensors", "recipe.toml"):
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=f"lacks {name}"):
+            load(folder)
 
 
-def test_of_a_run_the_policy_in_it_is_named(folder, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(folder, run / "policy")
-    shutil.copy(folder / "recipe.toml", run)
-    with pytest.raises(UserError, match=r"run is a run; its policy is .*run/policy"):
-        load(run)
-
-
-def test_a_recipe_that_cannot_be_built_is_a_users_error():
-    with pytest.raises(UserError, match=r"pong-cfc.*[Oo]utput"):
+def test_sizes_that_the_wiring_does_not_allow_are_refused():
+    with pytest.raises(UserError, match="pong-cfc"):
         build(Recipe(circuit=Circuit(units=8, motor_neurons=7)))
+
+
+def test_options_of_another_cell_have_no_effect():
+    dense = Circuit(wiring="dense", units=16, mask_time_gates=True, sparsity=0.9)
+    ltc = Circuit(cell="ltc", mode="pure", init="xavier", mask_time_gates=True)
+    for circuit, same in (
+        (dense, Circuit(wiring="dense", units=16)),
+        (ltc, Circuit(cell="ltc")),
+    ):
+        assert policy_kwargs(Recipe(circuit=circuit)) == policy_kwargs(Recipe(circuit=same))
 
 
 def test_find_by_name_and_by_path(folder):
     assert find(str(folder)) == folder
     assert find("pong-cfc") == zoo()["pong-cfc"]
-    with pytest.raises(UserError, match="did you mean 'pong-cfc'"):
-        find("pong-cfx")
-    with pytest.raises(UserError, match="there is no policy folder some/where"):
-        find("some/where")
+    for name, fact in (("pong-cfx", "'pong-cfc'"), ("some/where", "some/where")):
+        with pytest.raises(UserError, match=fact):
+            find(name)
+
+
+@pytest.mark.parametrize("what", ["file", "breakout"])
+def test_a_destination_is_checked(what, tmp_path):
+    (tmp_path / "file").touch()
+    save(tmp_path / "breakout", Recipe(environment=Environment("breakout")), build(Recipe()))
+    with pytest.raises(UserError, match=what):
+        check_destination(tmp_path / what, Recipe())
+    check_destination(tmp_path / "new", Recipe())
 
 
 def test_a_full_disk_leaves_the_old_policy_whole(folder):
-    """A limit on the size of files stands in for the disk: writing fails half way."""
+    """A limit on the size of files stands in for the disk."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     code = f"""
 import resource, signal
@@ -179,18 +187,14 @@ save(Path({str(folder)!r}), Recipe(seed=5), network)
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode != 0
-    assert re.search(r"OSError: .*weights.safetensors could not be written: .*large", done.stderr)
+    assert "OSError" in done.stderr
+    assert "weights.safetensors" in done.stderr
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     load(folder)
 
 
-def test_a_copied_folder_is_the_same_policy(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "copy")
-    assert (tmp_path / "copy" / "recipe.toml").read_text() == to_toml(load(folder).recipe)
-
-
-def test_a_saved_policy_goes_on_in_recurrent_ppo():
-    """sb3-contrib's own algorithm takes it as it is: the same actions, and it learns."""
+def test_a_saved_policy_continues_in_recurrent_ppo():
+    """sb3-contrib's own algorithm loads it: the same actions, and training works."""
     policy = load(find("pong-cfc"))
     env = AtariVecEnv("pong", 2, protocol("v4"), seed=1)
     with closing(env):
@@ -207,14 +211,14 @@ def test_a_saved_policy_goes_on_in_recurrent_ppo():
         assert not torch.equal(before, model.policy.value_net.weight)
 
 
-def test_actions_are_drawn_as_often_as_they_are_likely():
+def test_actions_are_sampled_by_their_probabilities():
     policy = load(find("pong-cfc"))
     policy = replace(policy, generator=torch.Generator().manual_seed(0))
-    likely = torch.tensor([0.1, 0.0, 0.6, 0.3, 0.0])
-    logits = likely.log().expand(100_000, 5)
+    expected = torch.tensor([0.1, 0.0, 0.6, 0.3, 0.0])
+    logits = expected.log().expand(100_000, 5)
     before = torch.get_rng_state()
-    drawn = policy.choose(logits, deterministic=False).bincount(minlength=5) / 100_000
+    sampled = policy.sample_actions(logits, deterministic=False).bincount(minlength=5) / 100_000
     assert torch.equal(torch.get_rng_state(), before)  # it has random numbers of its own
-    assert not drawn[[1, 4]].any()
-    torch.testing.assert_close(drawn, likely, rtol=0, atol=0.006)  # four standard deviations
-    assert policy.choose(logits[:2], deterministic=True).tolist() == [2, 2]
+    assert not sampled[[1, 4]].any()
+    torch.testing.assert_close(sampled, expected, rtol=0, atol=0.006)  # four standard deviations
+    assert policy.sample_actions(logits[:2], deterministic=True).tolist() == [2, 2]

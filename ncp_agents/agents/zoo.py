@@ -6,23 +6,23 @@ from pathlib import Path
 
 from ncp_agents import registry
 from ncp_agents.agents.recipe import Recipe
-from ncp_agents.agents.saved_policy import RECIPE, WEIGHTS, load, load_weights, weights
+from ncp_agents.agents.saved_policy import RECIPE, WEIGHTS, load
+from ncp_agents.agents.weights import load_weights, weights
 from ncp_agents.errors import UserError
 from ncp_agents.sb3.policies import CnnNcpPolicy
 
 
 def zoo() -> dict[str, Path]:
-    """The saved policies that come with the package, by name, and those in ./policies."""
+    """Return the folders of the known policies by name; ./policies takes precedence."""
     found: dict[str, Path] = {}
     package = Path(__file__).parent.parent
     for root in (package / "policies", package.parent / "policies", Path("policies")):
-        if root.is_dir():
-            found |= {p.parent.name: p.parent for p in sorted(root.glob(f"*/{RECIPE}"))}
+        found |= {p.parent.name: p.parent for p in sorted(root.glob(f"*/{RECIPE}"))}
     return found
 
 
 def find(name: str) -> Path:
-    """The folder of a policy given by name, such as pong-cfc, or by path.
+    """Return the folder of a policy given by name, such as pong-cfc, or by path.
 
     Raises:
         UserError: neither a folder nor a known name.
@@ -30,12 +30,12 @@ def find(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if "/" in name or "\\" in name:
-        raise UserError(f"there is no policy folder {name}; ncp-agents policies lists some")
+        raise UserError(f"no policy folder {name}; list some: ncp-agents policies")
     return registry.get("policy", name, zoo())
 
 
 def start_from(recipe: Recipe, network: CnnNcpPolicy) -> None:
-    """Put the weights in that the recipe starts with, if it names a policy.
+    """Copy the weights of the policy that the recipe starts from, if any, into the network.
 
     Raises:
         UserError: no such policy, or one of another network.

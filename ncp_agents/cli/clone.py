@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ncp_agents.agents.recipe import PPO, Recipe
 from ncp_agents.cli.parsing import SIGNALLED, named_first, named_recipe, parse, refuse_unused
 from ncp_agents.errors import UserError
+
+if TYPE_CHECKING:
+    from ncp_agents.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ OF_PPO = [
 OF_DAGGER = ("cloning.dagger_games", "cloning.dagger_epochs")
 
 
+def draw(run: RunFolder) -> None:
+    """Draw the curve of a cloning's run."""
+    from ncp_agents.imitation.cloning_csv import read_epochs
+    from ncp_agents.rendering.cloning_curve import draw_cloning_curve
+
+    rows = [asdict(row) for row in read_epochs(run.cloning)]
+    if rows:
+        draw_cloning_curve(rows, run.curve, run.recipe.name)
+
+
 def clone(arguments: Sequence[str]) -> int:
     first, options = named_first(arguments)
     if first is None and not {"-h", "--help"} & set(options):
@@ -66,16 +79,15 @@ def clone(arguments: Sequence[str]) -> int:
     if not choice.demos:
         raise UserError("which demos? --demos FOLDER; record some: ncp-agents record pong-cfc")
 
-    from ncp_agents.agents.saved_policy import RECIPE, load
+    from ncp_agents.agents.saved_policy import RECIPE, check_destination, load
     from ncp_agents.agents.zoo import find
     from ncp_agents.datasets.demonstrations import Demonstrations
     from ncp_agents.imitation.cloning import check_demonstrations
     from ncp_agents.imitation.cloning import clone as run_cloning
     from ncp_agents.imitation.dagger import check_teacher, dagger
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training.interrupts import Stop
-    from ncp_agents.training.run_folder import RunFolder
-    from ncp_agents.training.train import check_destination, copy_policy, default_run
+    from ncp_agents.training.interrupts import InterruptHandler
+    from ncp_agents.training.run_folder import RunFolder, default_run_folder
 
     if choice.dagger < 0:
         raise UserError(f"dagger is {choice.dagger}, expected rounds >= 0; usual is 3")
@@ -91,7 +103,7 @@ def clone(arguments: Sequence[str]) -> int:
         check_destination(choice.save, choice.recipe)
     demos = [Demonstrations(path) for path in choice.demos]
     check_demonstrations(demos, choice.recipe)
-    path = choice.run or default_run(choice.recipe, how="clone")
+    path = choice.run or default_run_folder(choice.recipe, how="clone")
     run = RunFolder.open(path) if choice.resume else RunFolder.create(path, choice.recipe)
     if choice.resume:
         if run.recipe.name not in (base.name, choice.recipe.name):
@@ -106,11 +118,11 @@ def clone(arguments: Sequence[str]) -> int:
             raise UserError(
                 f"{path} has other settings than these; --resume takes them as they are"
             )
-    with Stop() as stop:
-        stopped = lambda: bool(stop.received)  # noqa: E731
-        done = run_cloning(run, demos, resume=choice.resume, stopped=stopped)
-        if teacher is not None and choice.dagger and not stopped():
-            last = dagger(run, demos, teacher, choice.dagger, stopped=stopped)
+    with InterruptHandler() as stop:
+        hooks = {"should_stop": stop.should_stop, "on_progress": draw}
+        done = run_cloning(run, demos, resume=choice.resume, **hooks)
+        if teacher is not None and choice.dagger and not stop.should_stop():
+            last = dagger(run, demos, teacher, choice.dagger, **hooks)
             done = last if last.epoch else done  # stopped before a round had learnt
     if stop.received is not None:
         again = shlex.join(["ncp-agents", "clone", *arguments])
@@ -123,6 +135,6 @@ def clone(arguments: Sequence[str]) -> int:
         f"curve {run.curve}\nscore it: ncp-agents evaluate {run.policy}"
     )
     if choice.save is not None:
-        copy_policy(run, choice.save)
+        run.copy_policy(choice.save)
         print(f"saved to {choice.save}")
     return 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from ncp_agents.cli.parsing import parse
 from ncp_agents.errors import UserError
+
+if TYPE_CHECKING:
+    from ncp_agents.datasets.demonstrations import Demonstrations
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,9 @@ def record(arguments: Sequence[str]) -> int:
                     f"--{name.replace('_', '-')} is of a policy's games, not a person's"
                 )
 
-        from ncp_agents.imitation.recording import record_by_hand
+        from ncp_agents.imitation.recording import record_human
 
-        record_by_hand(
+        demos = record_human(
             choice.policy,
             output,
             episodes=choice.episodes,
@@ -80,13 +83,14 @@ def record(arguments: Sequence[str]) -> int:
             seed=choice.seed,
             resume=choice.resume,
         )
+        print_summary(demos)
         return 0
 
     from ncp_agents.agents.saved_policy import load
     from ncp_agents.agents.zoo import find
-    from ncp_agents.imitation.recording import record_command
+    from ncp_agents.imitation.recording import record_policy
 
-    record_command(
+    demos = record_policy(
         load(find(choice.policy)),
         output,
         episodes=choice.episodes,
@@ -98,4 +102,20 @@ def record(arguments: Sequence[str]) -> int:
         temperature=choice.temperature,
         resume=choice.resume,
     )
+    print_summary(demos)
     return 0
+
+
+def print_summary(demos: Demonstrations) -> None:
+    """Print what a folder of demos holds."""
+    if not demos.entries:
+        print(f"no episodes yet; --resume adds some\ndemos: {demos.path}")
+        return
+    rules = demos.provenance.protocol
+    raw = demos.steps * rules.frame_stack * rules.frame_size**2
+    mean = sum(entry.score for entry in demos.entries) / len(demos.entries)
+    print(
+        f"{len(demos.entries)} episodes, {demos.steps:,} steps, mean score {mean:.1f}, "
+        f"{demos.size / 1e6:.2f} MB ({demos.size / raw:.1%} of the frames' size)"
+        f"\ndemos: {demos.path}"
+    )

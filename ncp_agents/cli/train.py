@@ -57,15 +57,16 @@ def train(arguments: Sequence[str]) -> int:
         of_a_start = ("ppo.critic_warmup", "ppo.fine_tuning")
         refuse_unused(choice.recipe, base, "train without --from", *of_a_start)
 
+    from ncp_agents.agents.saved_policy import check_destination
+    from ncp_agents.rendering.learning_curve import draw_curve
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training.run_folder import RunFolder
-    from ncp_agents.training.train import check_destination, copy_policy, default_run
+    from ncp_agents.training.run_folder import RunFolder, default_run_folder
     from ncp_agents.training.train import train as run_training
 
     use_threads(choice.threads)
     if first is None and choice.run is None:
         raise UserError("which run? name its folder, --run FOLDER, or its policy, such as pong-cfc")
-    path = choice.run or default_run(choice.recipe)
+    path = choice.run or default_run_folder(choice.recipe)
     if choice.resume:
         # The run's own recipe is the default of every option now.
         stored = RunFolder.open(path).recipe
@@ -89,19 +90,23 @@ def train(arguments: Sequence[str]) -> int:
     if choice.save is not None:
         check_destination(choice.save, recipe)
     run = RunFolder(path, recipe) if choice.resume else RunFolder.create(path, recipe)
-    outcome = run_training(run, resume=choice.resume)
-    done = outcome.counters
-    if outcome.stopped_by is not None and done.steps < recipe.steps:
+    result = run_training(
+        run,
+        resume=choice.resume,
+        on_progress=lambda run: draw_curve(run.progress, run.curve, run.recipe),
+    )
+    done = result.progress
+    if result.stopped_by is not None and done.steps < recipe.steps:
         print(
             f"stopped at {done.steps:,} of {recipe.steps:,} steps, all saved; go on with: "
             f"ncp-agents train --run {shlex.quote(str(path))} --resume"
         )
-        return SIGNALLED + outcome.stopped_by
+        return SIGNALLED + result.stopped_by
     print(
         f"{done.steps:,} steps in {done.seconds / 60:.1f} minutes; policy {run.policy}, "
         f"curve {run.curve}\nscore it: ncp-agents evaluate {run.policy}"
     )
     if choice.save is not None:
-        copy_policy(run, choice.save)
+        run.copy_policy(choice.save)
         print(f"saved to {choice.save}")
-    return 0 if outcome.stopped_by is None else SIGNALLED + outcome.stopped_by
+    return 0 if result.stopped_by is None else SIGNALLED + result.stopped_by

@@ -61,7 +61,7 @@ class ActivationRecorder:
                 before, _ = cell(cell.input_map(features), before, c[0] * kept)
             distribution, values, (h, c) = network.distribution_and_values(seen, (h, c), starts)
             assert isinstance(distribution, CategoricalDistribution)
-            actions = self.policy.choose(distribution.distribution.logits, deterministic)
+            actions = self.policy.sample_actions(distribution.distribution.logits, deterministic)
         probabilities = distribution.distribution.probs
         shown = (features, before, h[0], probabilities, values[:, 0])
         self.activations = Activations(*(part.cpu().numpy() for part in shown))

@@ -1,16 +1,16 @@
-"""DAgger: the student plays, the teacher says what it would have done, and the student learns it.
+"""DAgger: the student plays, the teacher labels the observations, the student is trained on both.
 
-A clone of demos has seen only what its teacher met. Where it errs it meets something else, and
-knows nothing about it. So it plays itself, and the demos grow by what it visits: Ross et al. 2011,
-"A reduction of imitation learning and structured prediction to no-regret online learning",
+A clone meets observations that are not in its demos, after a mistake of its own, and its errors add
+up. So the student's own episodes, labelled with the teacher's actions, join the demos: Ross et al.
+2011, "A reduction of imitation learning and structured prediction to no-regret online learning",
 arXiv:1011.0686.
 
 Each round is a run of its own, in the run folder of the cloning that it follows:
 
     runs/pong-cfc-clone-seed1/dagger/
       clone/     the policy as it was cloned from the demos alone
-      round-1/   what a cloning leaves, started from the policy of the round before
-        demos/   the student's games, with the teacher's actions
+      round-1/   the run of a cloning that starts from the policy of the round before
+        demos/   the student's episodes, with the teacher's actions
 """
 
 from __future__ import annotations
@@ -26,17 +26,10 @@ from ncp_agents.datasets.demonstrations import DATASET, Demonstrations
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.rollout import Player, Step
 from ncp_agents.files import copy_files
-from ncp_agents.imitation.cloning import Counters, best_return_of, clone
+from ncp_agents.imitation.cloning import clone
+from ncp_agents.imitation.cloning_checkpoint import CloningProgress, read_progress
 from ncp_agents.imitation.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.training.run_folder import RunFolder
-
-
-def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
-    """The same steps, with the actions that a teacher who looks on finds best."""
-    state = None
-    for step in steps:
-        actions, state = teacher.predict(step.observations, state, step.episode_starts, True)
-        yield step._replace(actions=actions)
 
 
 def dagger(
@@ -46,12 +39,22 @@ def dagger(
     rounds: int,
     *,
     progress: bool = True,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Counters:
-    """Rounds of play and learning after the cloning in `run`, until `stopped` says so → where the
-    last one stands. Rounds that are done are not done again. At the end the run's policy is the
-    one with the best return, which is told, of the clone and all rounds; the last where none was
-    evaluated.
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[RunFolder], None] | None = None,
+) -> CloningProgress:
+    """Continue the cloning in `run` with rounds of DAgger, and return the last one's progress.
+
+    Rounds that are done are not repeated. At the end the run's policy, and the returned best
+    return, are the best of the clone and all rounds; the last round's where none was evaluated.
+
+    Args:
+        run: of a cloning that is done.
+        demos: that it was cloned from.
+        teacher: labels the student's observations with its greedy actions.
+        rounds: in total.
+        progress: whether to show progress bars.
+        should_stop: ends the work after the current step or epoch; a later call continues.
+        on_progress: called with a round's run, as by `clone`.
 
     Raises:
         UserError: as `check_teacher` and `clone`; rounds below 1; a round begun with another
@@ -60,35 +63,39 @@ def dagger(
     if rounds < 1:
         raise UserError(f"dagger is {rounds}, expected rounds >= 1; usual is 3")
     check_teacher(teacher, run.recipe)
-    clones = run.path / "dagger" / "clone"
-    if not all(path.exists() for path in files(clones)):
-        copy_files(files(run.policy), clones)
-    done, student, seen = Counters(), clones, list(demos)
-    best, best_return = clones, best_return_of(run)
+    student = run.path / "dagger" / "clone"
+    if not all(path.exists() for path in files(student)):
+        copy_files(files(run.policy), student)
+    best, best_return = student, read_progress(run.checkpoint).best_return
+    done, known = CloningProgress(), list(demos)
     for number in range(1, rounds + 1):
         path = run.path / "dagger" / f"round-{number}"
         resume = (path / RECIPE).is_file()
         this = RunFolder.open(path) if resume else RunFolder.create(path, _recipe(run, student))
-        seen.append(_visited(this, student, teacher, progress, stopped))
-        if stopped():
+        known.append(_record_round(this, student, teacher, progress, should_stop))
+        if should_stop():
             return done
-        done = clone(this, seen, resume=resume, progress=progress, stopped=stopped)
-        if stopped():
+        done = clone(
+            this,
+            known,
+            resume=resume,
+            progress=progress,
+            should_stop=should_stop,
+            on_progress=on_progress,
+        )
+        if should_stop():
             return done
         student = this.policy
-        if _no_worse(done.best_return, best_return):
+        if best_return is None or (
+            done.best_return is not None and done.best_return >= best_return
+        ):
             best, best_return = student, done.best_return
     save(run.policy, run.recipe, load(best).network)  # a round's own recipe starts from another
     return replace(done, best_return=best_return)
 
 
-def _no_worse(now: float | None, before: float | None) -> bool:
-    """Whether a policy takes the place of an earlier one; None where it was not evaluated."""
-    return before is None or (now is not None and now >= before)
-
-
 def check_teacher(teacher: SavedPolicy, recipe: Recipe) -> None:
-    """Refuse a teacher who cannot look on.
+    """Refuse a teacher that cannot label the student's observations.
 
     Raises:
         UserError: another game or number of frames.
@@ -97,30 +104,36 @@ def check_teacher(teacher: SavedPolicy, recipe: Recipe) -> None:
     for field in ("game", "frame_stack"):
         if getattr(theirs, field) != getattr(ours, field):
             raise UserError(
-                f"teacher {teacher.name} plays with {field}={getattr(theirs, field)}, but the "
-                f"recipe has {getattr(ours, field)}"
+                f"teacher {teacher.name} has {field}={getattr(theirs, field)}, expected the "
+                f"recipe's {getattr(ours, field)}"
             )
 
 
+def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
+    """Yield the same steps, with the teacher's greedy actions."""
+    state = None
+    for step in steps:
+        actions, state = teacher.predict(step.observations, state, step.episode_starts, True)
+        yield step._replace(actions=actions)
+
+
 def _recipe(run: RunFolder, student: Path) -> Recipe:
-    cloning = run.recipe.cloning
-    return replace(
-        run.recipe, start=str(student), cloning=replace(cloning, epochs=cloning.dagger_epochs)
-    )
+    cloning = replace(run.recipe.cloning, epochs=run.recipe.cloning.dagger_epochs)
+    return replace(run.recipe, start=str(student), cloning=cloning)
 
 
-def _visited(
+def _record_round(
     this: RunFolder,
     policy: Path,
     teacher: SavedPolicy,
     progress: bool,
-    stopped: Callable[[], bool],
+    should_stop: Callable[[], bool],
 ) -> Demonstrations:
-    """This round's demos, played by the policy of the round before as far as they are missing."""
+    """Return a round's demos, after recording those that are missing."""
     recipe, student = this.recipe, load(policy)
-    told = {"teacher": teacher.name, "teacher_sha256": teacher.weights_sha256}
-    told = {name: value for name, value in told.items() if value is not None}
-    wanted = provenance(student, recipe.environment.protocol, **told)
+    labels = {"teacher": teacher.name, "teacher_sha256": teacher.weights_sha256}
+    labels = {name: value for name, value in labels.items() if value is not None}
+    wanted = provenance(student, recipe.environment.protocol, **labels)
     path = this.path / "demos"
     demos = open_or_create(path, wanted, resume=(path / DATASET).is_file())
     record_with_bar(
@@ -129,6 +142,6 @@ def _visited(
         recipe.cloning.dagger_games,
         seed=recipe.seed,
         progress=progress,
-        watch=lambda steps: relabelled(takewhile(lambda _: not stopped(), steps), teacher),
+        watch=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
     )
     return demos

@@ -1,4 +1,4 @@
-"""A person at the keyboard as a player, in a window with help beside the game."""
+"""A person at the keyboard as a policy, in a window with help beside the game."""
 
 from __future__ import annotations
 
@@ -11,113 +11,79 @@ from ncp_agents.agents.saved_policy import State
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.evaluation.rollout import Step, rollout
+from ncp_agents.imitation.key_actions import KEYS, nearest_action
 from ncp_agents.rendering.window import Window
 
-MOVES = ("UP", "DOWN", "LEFT", "RIGHT", "FIRE")  # what the names of ALE's actions are made of
-KEYS = {
-    **{"up": "UP", "down": "DOWN", "left": "LEFT", "right": "RIGHT", "space": "FIRE"},
-    **{"w": "UP", "s": "DOWN", "a": "LEFT", "d": "RIGHT"},
-}
-"""Names of keys → moves."""
 PAUSE, RESTART = "p", "r"
 
-SCALE = 3  # side of the square of pixels that one of the game's becomes
+SCALE = 3  # factor from the game's pixels to the window's
 PANEL_WIDTH = 320  # pixels
 PANEL, TEXT, FAINT, BRIGHT = (24, 26, 32), (222, 224, 230), (132, 138, 150), (255, 196, 72)
 HELP = (
     ("arrows, WASD", "move"),
     ("space", "fire"),
     ("P", "pause"),
-    ("R", "drop this game, restart"),
-    ("Esc", "end; whole games stay"),
+    ("R", "restart, drop this episode"),
+    ("Esc", "end; whole episodes are kept"),
 )
 
 
-def moves_of(action: str) -> frozenset[str]:
-    """`"UPRIGHTFIRE"` → UP, RIGHT and FIRE; `"NOOP"` → none."""
-    return frozenset(move for move in MOVES if move in action)
+class HumanPolicy:
+    """A person as the policy of one environment, at the game's own speed.
 
-
-def nearest_action(actions: Sequence[str], moves: Sequence[str]) -> int:
-    """The index of the action that makes the fewest moves not asked for, then the most of those
-    asked for, then the latest ones.
-
-    A game that moves along one axis only, as Pong does, takes the other axis' moves for its own:
-    UP for RIGHT and DOWN for LEFT. (In Pong, RIGHT is up.)
+    `play` yields the steps; for each of them `predict` shows the screen and reads the keys.
 
     Args:
-        actions: the game's, by index, such as ("NOOP", "FIRE", "RIGHT", "LEFT").
-        moves: wanted, in the order in which their keys went down.
-    """
-    known = frozenset().union(*map(moves_of, actions))
-    for one, other in (("UP", "RIGHT"), ("DOWN", "LEFT")):
-        if not known & {"UP", "DOWN"}:
-            moves = [other if move == one else move for move in moves]
-        elif not known & {"LEFT", "RIGHT"}:
-            moves = [one if move == other else move for move in moves]
-    age = {move: order for order, move in enumerate(moves)}
+        wanted: episodes to record, as the help shows them.
+        fps: steps per second.
 
-    def merit(index: int) -> tuple[int, int, int]:
-        made = moves_of(actions[index])
-        asked = made & age.keys()
-        return -len(made - asked), len(asked), sum(age[move] for move in asked)
-
-    return max(range(len(actions)), key=merit)
-
-
-class Human:
-    """A person as a `Player` of one game, at the game's own speed.
-
-    `play` gives the steps; `predict` is its part that shows the screen and reads the keys.
-
-    Args:
-        wanted, kept: games to play and those there already, as the help shows them.
-        fps: steps a second.
+    Attributes:
+        recorded: episodes so far.
 
     Raises:
         UserError: pygame is missing, or there is no screen.
     """
 
-    def __init__(self, wanted: int, kept: int = 0, fps: float = STEPS_PER_SECOND) -> None:
-        self.window = Window(
-            "Record games", fps, scale=1, instead="a person needs one; record a policy's games"
-        )
-        self.wanted, self.kept = wanted, kept
+    def __init__(self, wanted: int, fps: float = STEPS_PER_SECOND) -> None:
+        self.window = Window("Record", fps, scale=1, instead="record a policy's episodes instead")
+        self.wanted, self.recorded = wanted, 0
         self.score = 0.0
-        self.last_score: float | None = None  # of the game before
+        self.last_score: float | None = None  # of the episode before
         self.env: AtariVecEnv | None = None
-        self._action = 0  # the last one taken, which led to the screen that is shown
-        self._between = True  # games: the next one waits until the person is ready
+        self._action = 0  # the last one taken, which led to the current screen
+        self._is_start = True  # of an episode, which waits for a key
         # Keys, in the order in which they went down.
         self._held: dict[str, None] = {}
-        self._pressed: dict[str, None] = {}  # since the last step, even if let go again
+        self._pressed: dict[str, None] = {}  # since the last step, even if released since
 
     def play(self, env: AtariVecEnv) -> Iterator[Step]:
-        """The steps, without screens, of each game once it has ended. They end when the person
-        closes the window or presses Esc; a game thrown away or left is not among them.
+        """Yield the steps of each episode once it has ended, without screens.
+
+        They end when the window is closed; an episode that was dropped or left is not among them.
 
         Args:
-            env: one game, with render_mode="rgb_array".
+            env: one environment, with render_mode="rgb_array".
         """
         self.env = env
         while True:
-            game: list[Step] = []
-            self.score, self._between = 0.0, True
+            episode: list[Step] = []
+            self.score, self._is_start = 0.0, True
             try:
                 for step in rollout(self, env):
-                    game.append(step._replace(screens=None))
+                    episode.append(step._replace(screens=None))
                     self.score += float(step.rewards[0])
                     if "episode" in step.infos[0]:
-                        self.kept, self.last_score, self.score = self.kept + 1, self.score, 0.0
-                        self._between = True
-                        yield from game
-                        game = []
+                        self.recorded += 1
+                        self.last_score, self.score, self._is_start = self.score, 0.0, True
+                        yield from episode
+                        episode = []
             except _Restart:
                 self.last_score = None
             except _End:
                 return
 
     def close(self) -> None:
+        """Close the window."""
         self.window.close()
 
     def predict(
@@ -127,40 +93,40 @@ class Human:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State | None]:
-        """Show the screen, wait for the next step's time → the action (1,) whose keys are held, or
-        were pressed since the last step.
+        """Show the screen for a step's time, and return the action (1,) of the keys.
+
+        They are those that are held, or were pressed since the last step.
         """
-        if self._between:
-            self._between = False
-            before = "" if self.last_score is None else f"Kept, score {self.last_score:,.0f}. "
+        assert self.env is not None
+        if self._is_start:
+            self._is_start = False
+            before = "" if self.last_score is None else f"Recorded, score {self.last_score:,.0f}. "
             self._wait(before + "Press an arrow or space to start", KEYS)
         self._show()
         if (PAUSE, True) in self.window.keys:
-            self._wait("Pause. P goes on", [PAUSE])
+            self._wait("Paused. Press P to continue", [PAUSE])
             self._pressed.clear()
-        assert self.env is not None
         moves = [KEYS[key] for key in {**self._held, **self._pressed}]
         self._action = nearest_action(self.env.get_action_meanings(), moves)
         self._pressed.clear()
         return np.array([self._action]), state
 
     def _wait(self, message: str, keys: Collection[str]) -> None:
-        """Until one of the keys goes down."""
+        """Show a message until one of the keys goes down."""
         while True:
             self._show(message)
             if any(down and key in keys for key, down in self.window.keys):
                 return
 
     def _show(self, message: str = "") -> None:
-        """A picture, until the next one's time; then what the keys did meanwhile."""
+        """Show a picture for a step's time, then read the keys."""
         assert self.env is not None
-        actions = self.env.get_action_meanings()
         picture = with_help(
             self.env.get_images()[0],
             self.env.game.replace("_", " ").title(),
             f"{self.score:,.0f}",
-            f"{self.kept} of {self.wanted} games kept",
-            actions,
+            f"{self.recorded} of {self.wanted} episodes recorded",
+            self.env.get_action_meanings(),
             self._action,
             message,
         )
@@ -176,11 +142,11 @@ class Human:
 
 
 class _Restart(Exception):
-    """The person throws the running game away."""
+    """The running episode is dropped."""
 
 
 class _End(Exception):
-    """The person closes the window."""
+    """The window is closed."""
 
 
 def with_help(
@@ -192,8 +158,10 @@ def with_help(
     action: int,
     message: str = "",
 ) -> np.ndarray:
-    """screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8: the game, enlarged, with a
-    message across it, and beside it score, keys, and the actions with the last one taken.
+    """Return the enlarged screen with a message on it, and score, keys and actions beside it.
+
+    screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8. The action with the index
+    `action`, the last one taken, is highlighted.
     """
     height, width = SCALE * screen.shape[0], SCALE * screen.shape[1]
     picture = Image.new("RGB", (width + PANEL_WIDTH, height), PANEL)

@@ -1,19 +1,18 @@
-"""Recording: a player's games into a demos folder."""
+"""Recording: the episodes of a policy, or of a person, into a folder of demonstrations."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ncp_agents.agents.saved_policy import SavedPolicy, State
-from ncp_agents.cli.console import Terminal
+from ncp_agents.agents.saved_policy import SavedPolicy
 from ncp_agents.datasets.demonstrations import Demonstrations, Entry, Provenance
 from ncp_agents.datasets.episode_file import Episode
 from ncp_agents.envs.atari import AtariVecEnv
@@ -32,38 +31,12 @@ from ncp_agents.evaluation.rollout import (
     resumed_seed,
     rollout,
 )
-from ncp_agents.imitation.keyboard import Human
-
-
-class EpsilonGreedyPolicy:
-    """Another player, but that each action is a random one with probability epsilon."""
-
-    def __init__(self, player: Player, actions: int, epsilon: float, seed: int) -> None:
-        check_epsilon(epsilon)
-        self.player, self.actions, self.epsilon = player, actions, epsilon
-        self.random = np.random.default_rng(seed)
-
-    def predict(
-        self,
-        observation: np.ndarray,
-        state: State | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, State | None]:
-        actions, state = self.player.predict(observation, state, episode_start, deterministic)
-        at_random = self.random.random(actions.shape) < self.epsilon
-        drawn = self.random.integers(self.actions, size=actions.shape)
-        return np.where(at_random, drawn, actions), state
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Raises UserError for what is no probability."""
-    if not 0.0 <= epsilon <= 1.0:
-        raise UserError(f"epsilon is {epsilon}, expected a probability from 0.0 to 1.0")
+from ncp_agents.imitation.epsilon_greedy import EpsilonGreedyPolicy
+from ncp_agents.imitation.keyboard import HumanPolicy
 
 
 def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[Episode]:
-    """The first episodes_per_env[i] games of environment i, each as it ends."""
+    """Yield the first episodes_per_env[i] episodes of environment i, each as it ends."""
     missing = list(episodes_per_env)
     running: list[list[tuple[np.ndarray, int, float, bool]]] = [[] for _ in episodes_per_env]
     for step in steps:
@@ -90,7 +63,7 @@ def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[
 
 
 def record(
-    player: Player,
+    policy: Player,
     demos: Demonstrations,
     episodes: int,
     seed: int = 0,
@@ -99,21 +72,22 @@ def record(
     epsilon: float = 0.0,
     watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
 ) -> Iterator[Entry]:
-    """Play whole games until `demos` holds `episodes`, and yield each as it is on disk.
+    """Record whole episodes until `demos` holds `episodes`, and yield each once it is on disk.
 
     Args:
-        player: a `SavedPolicy`, any model of stable-baselines3, or a `Human`, for the demos' game;
-            plays by the demos' protocol, whole games with unclipped rewards.
-        demos: games that it holds already count.
-        seed: of games and of epsilon; games after a resumption are others.
-        num_envs: games side by side; None takes up to 16, a `Human` plays one.
-        deterministic: take the likeliest action each step instead of drawing one.
-        epsilon: probability of a random action in its place, which is recorded as the one taken.
-        watch: gets the steps and hands on what is recorded.
+        policy: a `SavedPolicy`, any model of stable-baselines3, or a `HumanPolicy`, for the game
+            of the demos, whose protocol it plays by, with unclipped rewards.
+        demos: episodes that it holds already count.
+        episodes: how many to reach.
+        seed: of episodes and random actions; a resumed recording plays other episodes.
+        num_envs: parallel environments; None takes up to 16, a `HumanPolicy` always 1.
+        deterministic: greedy actions instead of sampled ones.
+        epsilon: probability of a random action, which is recorded as the one taken.
+        watch: receives the steps, and yields those to record.
 
     Raises:
-        UserError: an epsilon that is no probability, what `check_episodes` refuses, a player of other
-            observations than the demos', another recorder at work in the folder.
+        UserError: what `check_episodes` refuses, a policy with another observation space than the
+            demos', a folder locked by another process.
     """
     check_episodes(episodes, num_envs, seed)
     with demos.lock():
@@ -123,38 +97,37 @@ def record(
             return
         num_envs = min(missing, num_envs or default_num_envs(missing))
         mode = None
-        if isinstance(player, Human):
+        if isinstance(policy, HumanPolicy):
             num_envs, mode = 1, "rgb_array"
         seed = resumed_seed(seed, done)
-        game, rules = demos.provenance.game, demos.provenance.protocol
+        game, protocol = demos.provenance.game, demos.provenance.protocol
 
-        def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
-            return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
+        def make_env(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
+            return AtariVecEnv(game, num_envs, protocol, seed, num_threads, mode)
 
-        def loop(half: int, player: Player, env: AtariVecEnv) -> Iterator[Step]:
-            reads = getattr(player, "observation_space", env.observation_space)
-            if reads != env.observation_space:
+        def steps_of(index: int, policy: Player, env: AtariVecEnv) -> Iterator[Step]:
+            space = getattr(policy, "observation_space", env.observation_space)
+            if space != env.observation_space:
                 raise UserError(
-                    f"the player reads {reads}, but {demos.path} is of {env.observation_space}; "
-                    "the protocol's frame_stack must be the player's"
+                    f"the policy expects {space}, but {demos.path} has {env.observation_space}; "
+                    "the protocol's frame_stack must be the policy's"
                 )
-            if isinstance(player, Human):
-                return player.play(env)
+            if isinstance(policy, HumanPolicy):
+                return policy.play(env)
             actions = len(env.get_action_meanings())
-            return rollout(
-                EpsilonGreedyPolicy(player, actions, epsilon, seed + half), env, deterministic
-            )
+            mixed = EpsilonGreedyPolicy(policy, actions, epsilon, seed + index)
+            return rollout(mixed, env, deterministic)
 
         with (
-            groups(player, games, num_envs, seed) as halves,
-            parallel_rollouts([loop(i, *half) for i, half in enumerate(halves)]) as steps,
-            ThreadPoolExecutor(1) as packer,
+            groups(policy, make_env, num_envs, seed) as parts,
+            parallel_rollouts([steps_of(i, *part) for i, part in enumerate(parts)]) as steps,
+            ThreadPoolExecutor(1) as writer,
         ):
-            waiting: list[Future[Entry]] = []  # compressing must not stop the games
+            waiting: list[Future[Entry]] = []  # compression must not delay the environments
             for episode in episodes_of(
                 steps if watch is None else watch(steps), episodes_per_env(missing, num_envs)
             ):
-                waiting.append(packer.submit(demos.append, episode))
+                waiting.append(writer.submit(demos.append, episode))
                 while waiting and (waiting[0].done() or len(waiting) > num_envs):
                     yield waiting.pop(0).result()
             for written in waiting:
@@ -162,7 +135,7 @@ def record(
 
 
 def record_with_bar(
-    player: Player,
+    policy: Player,
     demos: Demonstrations,
     episodes: int,
     *,
@@ -170,41 +143,30 @@ def record_with_bar(
     progress: bool = True,
     **settings: Any,
 ) -> None:
-    """`record`, all of it, under a progress bar of games with steps a second and bytes on disk."""
-    before, disabled = min(len(demos.entries), episodes), not progress
+    """Record as `record`, to the end, with a progress bar of episodes, steps and bytes."""
     with tqdm(
-        total=episodes, initial=before, unit=" games", desc=demos.path.name, disable=disabled
+        total=episodes,
+        initial=min(len(demos.entries), episodes),
+        unit=" episodes",
+        desc=demos.path.name,
+        disable=not progress,
     ) as bar:
-        played, size = 0, demos.size
-
-        def show(games: int) -> None:
-            rate = played / max(bar.format_dict["elapsed"], 1e-9)
-            said = f"{played:,} steps, {rate:,.0f} steps/s, {size / 1e6:.2f} MB"
-            bar.set_postfix_str(said, refresh=False)
-            bar.update(games)  # draws if it is time to
+        count, size = 0, demos.size
 
         def counted(steps: Iterator[Step]) -> Iterator[Step]:
-            nonlocal played
+            nonlocal count
             for step in watch(steps):
-                played += len(step.actions)
-                show(games=0)
+                count += len(step.actions)
+                bar.set_postfix_str(f"{count:,} steps, {size / 1e6:.2f} MB", refresh=False)
+                bar.update(0)  # redraws if it is time to
                 yield step
 
-        for entry in record(player, demos, episodes, watch=counted, **settings):
+        for entry in record(policy, demos, episodes, watch=counted, **settings):
             size += (demos.path / entry.file).stat().st_size
-            show(games=1)
+            bar.update()
 
 
-def provenance(policy: SavedPolicy, protocol: str | AtariProtocol, **settings: Any) -> Provenance:
-    """What `dataset.json` says of games played by a saved policy."""
-    player = {"policy": policy.name, **settings}
-    if policy.weights_sha256 is not None:
-        player["weights_sha256"] = policy.weights_sha256
-    game = policy.recipe.environment.game
-    return Provenance(game, evaluation_protocol(policy, protocol), player)
-
-
-def record_command(
+def record_policy(
     policy: SavedPolicy,
     output: Path,
     *,
@@ -217,45 +179,33 @@ def record_command(
     temperature: float = 1.0,
     resume: bool = False,
 ) -> Demonstrations:
-    """Record with a progress bar, and print what there is.
+    """Record a saved policy's episodes into the folder `output`, with a progress bar.
+
+    A temperature above 1 samples actions more evenly; it has no effect on greedy ones. With
+    `resume` episodes are added to the demos that are there.
 
     Raises:
-        UserError: as `record`, and before any game: a temperature of 0 or less, demos that are
-            there already without `resume`, or of other settings with it.
+        UserError: as `record`, and before any episode: an epsilon that is no probability, a
+            temperature of 0 or less, demos that are there already without `resume`, or of other
+            settings with it.
     """
+    check_episodes(episodes, num_envs, seed)
+    if not 0.0 <= epsilon <= 1.0:
+        raise UserError(f"epsilon is {epsilon}, expected a probability from 0.0 to 1.0")
     if not temperature > 0.0:
         raise UserError(f"temperature is {temperature}, expected > 0; --deterministic is its limit")
-    if deterministic and temperature != 1.0:
-        raise UserError("--temperature is of drawn actions; leave it or --deterministic out")
-    check_episodes(episodes, num_envs, seed)
-    check_epsilon(epsilon)
-    wanted = provenance(
-        policy,
-        protocol,
-        deterministic=deterministic,
-        epsilon=epsilon,
-        temperature=temperature,
-        seed=seed,
-    )
+    sampling = {"deterministic": deterministic, "epsilon": epsilon}
+    wanted = provenance(policy, protocol, **sampling, temperature=temperature, seed=seed)
     demos = open_or_create(output, wanted, resume)
     before, policy.network.temperature = policy.network.temperature, temperature
     try:
-        record_with_bar(
-            policy,
-            demos,
-            episodes,
-            seed=seed,
-            num_envs=num_envs,
-            deterministic=deterministic,
-            epsilon=epsilon,
-        )
+        record_with_bar(policy, demos, episodes, seed=seed, num_envs=num_envs, **sampling)
     finally:
         policy.network.temperature = before
-    _print_summary(demos)
     return demos
 
 
-def record_by_hand(
+def record_human(
     game: str,
     output: Path,
     *,
@@ -264,25 +214,33 @@ def record_by_hand(
     seed: int = 0,
     resume: bool = False,
 ) -> Demonstrations:
-    """Record a person's games, played in a window, and print what there is.
+    """Record a person's episodes, played in a window, into the folder `output`.
 
     Raises:
-        UserError: before any game: no screen, pygame missing, an unknown game, demos that are
+        UserError: before any episode: no screen, pygame missing, an unknown game, demos that are
             there already without `resume`, or of other settings with it.
     """
     check_episodes(episodes, None, seed)
-    rules = named_protocol(protocol)
-    wanted = Provenance(game, rules.evaluation(), {"human": True, "seed": seed})
-    with closing(Human(episodes)) as person:
+    rules = named_protocol(protocol).evaluation()
+    wanted = Provenance(game, rules, {"human": True, "seed": seed})
+    with closing(HumanPolicy(episodes)) as human:
         demos = open_or_create(output, wanted, resume)
-        person.kept = len(demos.entries)
-        record_with_bar(person, demos, episodes, seed=seed)
-    _print_summary(demos)
+        human.recorded = len(demos.entries)
+        record_with_bar(human, demos, episodes, seed=seed)
     return demos
 
 
+def provenance(policy: SavedPolicy, protocol: str | AtariProtocol, **settings: Any) -> Provenance:
+    """Return what `dataset.json` says of episodes played by a saved policy."""
+    player = {"policy": policy.name, **settings}
+    if policy.weights_sha256 is not None:
+        player["weights_sha256"] = policy.weights_sha256
+    game = policy.recipe.environment.game
+    return Provenance(game, evaluation_protocol(policy, protocol), player)
+
+
 def open_or_create(output: Path, wanted: Provenance, resume: bool) -> Demonstrations:
-    """New demos, or with `resume` those that are there.
+    """Return new demos, or with `resume` those that are there.
 
     Raises:
         UserError: demos that are there without `resume`, or of other settings with it.
@@ -291,38 +249,12 @@ def open_or_create(output: Path, wanted: Provenance, resume: bool) -> Demonstrat
         return Demonstrations.create(output, wanted)
     demos = Demonstrations(output)
     if demos.provenance != wanted:
-        raise UserError(
-            f"{output} holds {_differences(demos.provenance, wanted)}; "
-            "go on with the settings they have, or in another folder"
-        )
+        difference = _first_difference(demos.provenance, wanted)
+        raise UserError(f"{output} was recorded with {difference}; name another folder")
     return demos
 
 
-def _print_summary(demos: Demonstrations) -> None:
-    if not demos.entries:
-        Terminal().print(f"no games yet; --resume adds some\ndemos: {demos.path}", soft_wrap=True)
-        return
-    rules = demos.provenance.protocol
-    raw = demos.steps * rules.frame_stack * rules.frame_size**2
-    scores = [entry.score for entry in demos.entries]
-    Terminal().print(
-        f"{len(scores)} games, {demos.steps:,} steps, mean score {np.mean(scores):.1f}, "
-        f"{demos.size / 1e6:.2f} MB ({demos.size / raw:.1%} of the frames' size)"
-        f"\ndemos: {demos.path}",
-        soft_wrap=True,
-    )
-
-
-def _differences(there: Provenance, wanted: Provenance) -> str:
-    """The first thing in which two provenances differ, in words."""
-    pairs = [
-        ("game", there.game, wanted.game),
-        *_pairs(dataclasses.asdict(there.protocol), dataclasses.asdict(wanted.protocol)),
-        *_pairs(there.player, wanted.player),
-    ]
-    name, old, new = next(pair for pair in pairs if pair[1] != pair[2])
-    return f"games of {name} {old!r}, not {new!r}"
-
-
-def _pairs(there: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [(name, there.get(name), wanted.get(name)) for name in {**there, **wanted}]
+def _first_difference(there: Provenance, wanted: Provenance) -> str:
+    old, new = ({"game": p.game, **asdict(p.protocol), **p.player} for p in (there, wanted))
+    name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+    return f"{name}={old.get(name)!r}, not {new.get(name)!r}"

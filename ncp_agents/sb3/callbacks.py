@@ -1,4 +1,4 @@
-"""What happens around a training: signals, periodic jobs, a progress bar, a look at the numbers."""
+"""Callbacks of stable-baselines3: the end of a training, periodic jobs, a progress bar."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from ncp_agents.errors import NonFiniteError
-from ncp_agents.sb3.nonfinite import not_finite
-from ncp_agents.training.interrupts import Stop
-
 
 class StopWhen(BaseCallback):
-    """Ends the training after the update in which `stop` has received a signal: what has been
-    played is learnt, and no step counts that is not.
+    """Ends the training after the update in which `should_stop` becomes true.
+
+    So every step that counts has been trained on.
     """
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
         super().__init__()
-        self.stop = stop
+        self.should_stop = should_stop
 
     def _on_rollout_start(self) -> None:
-        self._learnt, self._ends = self.model.num_timesteps, self.stop.received is not None
+        self._trained, self._ends = self.model.num_timesteps, self.should_stop()
 
     def _on_step(self) -> bool:
         if self._ends:  # stable-baselines3 has counted the one step that it takes first
-            self.model.num_timesteps = self._learnt
+            self.model.num_timesteps = self._trained
         return not self._ends
 
 
 class Periodically(BaseCallback):
-    """Calls `job` between two rollouts, at the first chance after every multiple of `every` steps;
-    the last time, before this training, was after `last` steps.
+    """Calls `job` between two rollouts, after every multiple of `every` steps.
+
+    Args:
+        every: steps.
+        job: called at the first chance.
+        last: steps at the last call, before this training.
     """
 
     def __init__(self, every: int, job: Callable[[], None], last: int = 0) -> None:
@@ -49,30 +50,8 @@ class Periodically(BaseCallback):
         return True
 
 
-class StopOnNonFinite(BaseCallback):
-    """Raises `NonFiniteError` after an update that left a loss or a weight that is no number."""
-
-    def _on_rollout_start(self) -> None:
-        self._check()
-
-    def _on_training_end(self) -> None:
-        self._check()
-
-    def _check(self) -> None:
-        values = self.logger.name_to_value
-        bad = [k for k, v in values.items() if k.endswith("loss") and not np.isfinite(v)]
-        bad += not_finite(self.model.policy)
-        if bad:
-            raise NonFiniteError(
-                f"{bad[0]} is no longer a number after {self.num_timesteps:,} steps"
-            )
-
-    def _on_step(self) -> bool:
-        return True
-
-
 class ProgressBar(BaseCallback):
-    """A bar over all steps, with the mean return of the last games and steps a second."""
+    """A bar over all steps, with the mean return of the last episodes and steps/s."""
 
     def __init__(self, total: int, label: str, disable: bool = False) -> None:
         super().__init__()
@@ -94,10 +73,12 @@ class ProgressBar(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        games = self.model.ep_info_buffer
-        if games:
-            self._bar.set_postfix_str(f"return {np.mean([g['r'] for g in games]):.1f}")
+        episodes = self.model.ep_info_buffer
+        if episodes:
+            mean = np.mean([episode["r"] for episode in episodes])
+            self._bar.set_postfix_str(f"return {mean:.1f}")
 
     def close(self) -> None:
+        """Close the bar, if the training has begun."""
         if hasattr(self, "_bar"):
             self._bar.close()

@@ -7,10 +7,11 @@ from types import FrameType
 from typing import Self
 
 
-class Stop:
-    """A context that only notes the first signal; a second one ends the work at once.
+class InterruptHandler:
+    """A context that records the first signal; a second one raises KeyboardInterrupt.
 
-    `received` is the signal, None without one.
+    Attributes:
+        received: the signal, None without one.
     """
 
     def __init__(self) -> None:
@@ -18,15 +19,18 @@ class Stop:
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        for which in (signal.SIGINT, signal.SIGTERM):
-            self._previous[which] = signal.signal(which, self._receive)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signals back to whoever had them."""
         while self._previous:
-            which, handler = self._previous.popitem()
-            signal.signal(which, handler)  # pyright: ignore[reportArgumentType]
+            number, handler = self._previous.popitem()
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def should_stop(self) -> bool:
+        """Return whether a signal came."""
+        return self.received is not None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

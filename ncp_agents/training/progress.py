@@ -1,4 +1,4 @@
-"""`progress.csv`: how a training went, a row a rollout and one an evaluation."""
+"""`progress.csv`: the figures of a training, a row per rollout and per evaluation."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ COLUMNS = {
 
 
 class ProgressCsv(KVWriter):
-    """`progress.csv`: fixed columns, a row a rollout or evaluation, on disk as soon as written.
+    """A logger's output to `progress.csv`, with fixed columns, on disk as soon as written.
 
-    Rows after `last_step`, which a crash left behind its last checkpoint, are dropped first.
+    Rows after `last_step`, left by a crash after its last checkpoint, are dropped first.
     """
 
     def __init__(self, path: Path, last_step: int = 0) -> None:
@@ -54,17 +54,19 @@ class ProgressCsv(KVWriter):
         key_excluded: dict[str, tuple[str, ...]],
         step: int = 0,
     ) -> None:
+        """Append a row."""
         row = {column: _cell(key_values.get(key)) for column, key in COLUMNS.items()}
         self._writer.writerow(row)
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 def _cell(value: Any) -> Any:
-    """Short numbers: six digits are more than a mean of games carries. Counts stay whole."""
+    """Return a number with six digits, a count whole, and an empty cell for NaN."""
     if value is None or value != value:
         return ""
     if not isinstance(value, float | np.floating):
@@ -73,8 +75,9 @@ def _cell(value: Any) -> Any:
 
 
 def read_progress(path: Path) -> list[Mapping[str, float]]:
-    """The rows of a progress.csv; empty cells are left out. A row cut short by a crash is not
-    there. No file: no rows.
+    """Return the rows of a progress.csv, without empty cells; none where there is no file.
+
+    A row that a crash cut short is left out.
 
     Raises:
         UserError: a damaged file.

@@ -55,7 +55,7 @@ from ncp_agents.datasets.episode_file import Episode
 from ncp_agents.datasets.minari import to_minari
 from ncp_agents.datasets.sequences import Chunk, EpisodeSubset, chunks
 from ncp_agents.datasets.upstream import LAYOUT
-from ncp_agents.imitation import cloning
+from ncp_agents.imitation import cloning, learner
 from ncp_agents.training.run_folder import RunFolder
 
 LENGTH, BATCH = 32, 32  # T of a window, B of a batch
@@ -201,7 +201,7 @@ def chunks_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
 @contextmanager
 def watched() -> Iterator[list[tuple[float, float]]]:
     """The seconds that each of cloning's passes through its chunks takes, and those it waits."""
-    passes, source = [], cloning.chunks
+    passes, source = [], learner.chunks
 
     def watch(*args: Any) -> Iterator[Chunk]:
         begin, waiting, following = time.perf_counter(), 0.0, source(*args)
@@ -214,11 +214,11 @@ def watched() -> Iterator[list[tuple[float, float]]]:
             yield chunk
         passes.append((time.perf_counter() - begin, waiting))
 
-    cloning.chunks = watch  # type: ignore[assignment]
+    learner.chunks = watch  # type: ignore[assignment]
     try:
         yield passes
     finally:
-        cloning.chunks = source
+        learner.chunks = source
 
 
 def clone(demos: Demonstrations, recipe: Recipe, root: Path) -> Table:

@@ -44,8 +44,7 @@ from ncp_agents.evaluation.formatting import number
 from ncp_agents.evaluation.statistics import interval_of_seeds
 from ncp_agents.rendering.learning_curve import draw_curves
 from ncp_agents.torch.threads import use_threads
-from ncp_agents.training.run_folder import RunFolder
-from ncp_agents.training.train import default_run
+from ncp_agents.training.run_folder import RunFolder, default_run_folder
 
 KINDS = ("circuit", "mixed-memory", "lstm-neurons", "lstm-size", "feed-forward")
 
@@ -121,7 +120,7 @@ def main() -> None:
             for seed in options.seeds:
                 seeded = replace(recipe, seed=seed)
                 seeds.append(returns(trained(seeded, options.runs)))
-                runs.append(RunFolder.open(default_run(seeded, options.runs)))
+                runs.append(RunFolder.open(default_run_folder(seeded, options.runs)))
                 table.add_row(*about, str(seed), *map(number, seeds[-1]))
             if len(seeds) > 1:
                 spans = zip(np.mean(seeds, 0), *interval_of_seeds(np.array(seeds)), strict=True)

@@ -34,8 +34,8 @@ from ncp_agents.errors import UserError
 from ncp_agents.rendering.learning_curve import draw_curves
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training.progress import read_progress
-from ncp_agents.training.run_folder import RunFolder
-from ncp_agents.training.train import default_run, train
+from ncp_agents.training.run_folder import RunFolder, default_run_folder
+from ncp_agents.training.train import train
 
 WINDOW = 20  # games in the mean return of training, as in the recipe
 GOAL = 18.0  # mean return of training; 21 is the most there is
@@ -69,7 +69,7 @@ class Options:
 
 def trained(recipe: Recipe, runs: Path = Path("runs")) -> list[Mapping[str, float]]:
     """The rows of progress of a run in `runs` that is done now."""
-    path = default_run(recipe, runs)
+    path = default_run_folder(recipe, runs)
     exists = (path / "recipe.toml").is_file()
     run = RunFolder.open(path) if exists else RunFolder.create(path, recipe)
     if run.recipe != recipe:
@@ -112,7 +112,7 @@ def main() -> None:
         for seed in options.seeds:
             recipe = replace(variant(base, name), seed=seed)
             rows = trained(recipe)
-            runs.append(RunFolder.open(default_run(recipe)))
+            runs.append(RunFolder.open(default_run_folder(recipe)))
             goal = reached(rows)
             goals += [goal] if goal else []
             returns = [row["return_mean"] for row in rows if "return_mean" in row]

@@ -55,7 +55,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch import nn
 from tqdm import tqdm
 
-from ncp_agents.agents.recipe import PPO, Environment, Policy, Recipe, read_recipe
+from ncp_agents.agents.recipe import PPO, Environment, PolicyRecipe, Recipe, read_recipe
 from ncp_agents.agents.saved_policy import build, observation_space
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.sb3 import SequencePPO
@@ -321,7 +321,7 @@ def main() -> None:
     same = replace(
         recipe,
         environment=replace(recipe.environment, num_envs=num_envs, frame_stack=1),
-        policy=Policy(encoder="nature", features=512),
+        policy=PolicyRecipe(encoder="nature", features=512),
         ppo=PPO(
             learning_rate=2.5e-4, n_steps=n_steps, sequence_length=n_steps, batch_size=batch_size
         ),
