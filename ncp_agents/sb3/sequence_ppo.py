@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -159,6 +159,28 @@ class SequencePPO(RecurrentPPO):
         frozen = getattr(self.policy, "frozen", nullcontext)  # sb3-contrib's policies have none
         with one_thread(), frozen():
             return super().collect_rollouts(*args, **kwargs)
+
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        """Train as RecurrentPPO does."""
+        try:
+            return super().learn(*args, **kwargs)
+        except ValueError as error:  # torch's distributions refuse NaN and infinity
+            if self._has_finite_values():
+                raise
+            raise NonFiniteError(
+                f"the network's output is NaN or infinite after {self.num_timesteps:,} steps"
+            ) from error
+
+    def _has_finite_values(self) -> bool:
+        """Return whether the critic's values of the last observations are finite."""
+        policy = cast(RecurrentActorCriticPolicy, self.policy)
+        if self._last_obs is None or self._last_lstm_states is None:
+            return True
+        obs, _ = policy.obs_to_tensor(self._last_obs)
+        starts = torch.as_tensor(self._last_episode_starts, device=self.device).float()
+        with torch.no_grad():
+            values = policy.predict_values(obs, self._last_lstm_states.vf, starts)
+        return bool(torch.isfinite(values).all())
 
     def _check_finite(self, loss: float = 0.0) -> None:
         """Raise NonFiniteError where a loss or a weight is NaN or infinite."""
