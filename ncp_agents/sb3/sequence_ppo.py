@@ -173,7 +173,7 @@ class SequencePPO(RecurrentPPO):
 
     def _has_finite_values(self) -> bool:
         """Return whether the critic's values of the last observations are finite."""
-        policy = cast(RecurrentActorCriticPolicy, self.policy)
+        policy: Any = self.policy
         if self._last_obs is None or self._last_lstm_states is None:
             return True
         obs, _ = policy.obs_to_tensor(self._last_obs)

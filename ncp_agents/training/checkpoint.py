@@ -79,10 +79,11 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, window: int) -> TrainingPr
     tensors, metadata = load_tensors(path)
     state = parse_json(_Metadata, metadata.get("training", ""), path)
     restore_learning(model.policy, model.policy.optimizer, tensors, path)
-    algorithm, words, *position = state.numpy_random
+    algorithm, words, position, has_gauss, gauss = state.numpy_random
     try:
         random.setstate(state.python_random)
-        np.random.set_state((algorithm, np.array(words, np.uint32), *position))
+        keys = np.array(words, np.uint32)
+        np.random.set_state((algorithm, keys, position, has_gauss, gauss))
         torch.set_rng_state(tensors[TORCH_RANDOM])
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} is damaged: its random states ({error})") from None
