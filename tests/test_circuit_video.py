@@ -18,7 +18,7 @@ from ncp_agents.errors import UserError
 from ncp_agents.evaluation.evaluate import evaluate_command
 from ncp_agents.evaluation.rollout import first_episodes, rollout
 from ncp_agents.explain.circuit_graph import MAX_LINES, ConductanceSynapses, circuit_graph
-from ncp_agents.explain.frame_store import SEGMENT, Screens
+from ncp_agents.explain.frame_store import SEGMENT, FrameStore
 from ncp_agents.rendering.circuit_video import CIRCUIT, GAME, circuit_frames
 
 SHORT = protocol("v4", max_frames=160)  # 40 steps a game
@@ -49,12 +49,12 @@ def test_a_trace_is_the_game_that_the_policy_plays(policy, played):
         steps = list(first_episodes(rollout(policy, env), 2))
     assert len(played) == len(steps) == len(played.screens) == 80
     np.testing.assert_array_equal(played.actions, [step.actions[0] for step in steps])
-    np.testing.assert_array_equal(played.resets, [step.episode_starts[0] for step in steps])
+    np.testing.assert_array_equal(played.resets, [step.resets[0] for step in steps])
     np.testing.assert_array_equal(played.rewards, [step.rewards[0] for step in steps])
     states = np.stack([step.state[0][0, 0] for step in steps])
     np.testing.assert_allclose(played.state, states, rtol=1e-5, atol=1e-6)
     for shown, step in zip(played.screens, steps, strict=True):
-        np.testing.assert_array_equal(shown, step.screens[0])
+        np.testing.assert_array_equal(shown, step.rgb_frames[0])
 
     network = policy.network
     observations = np.concatenate([step.observations for step in steps])
@@ -185,7 +185,7 @@ def test_an_ltc_synapse_by_hand():
 def test_screens_come_back_as_they_were():
     random = np.random.default_rng(0)
     colors = random.integers(0, 256, (128, 3), np.uint8)
-    screens, shown = Screens(), []
+    screens, shown = FrameStore(), []
     for t in range(2 * SEGMENT + 3):
         screen = colors[random.integers(0, 2 + t % 100, (9, 7))]
         screens.append(screen)
@@ -200,7 +200,7 @@ def test_screens_come_back_as_they_were():
 
 def test_more_than_256_colours_are_shown_as_the_nearest():
     greys = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-    screens = Screens()
+    screens = FrameStore()
     screens.append(greys)
     other = greys.copy()
     other[3, 4] = (200, 201, 202)

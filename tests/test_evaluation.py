@@ -119,7 +119,7 @@ def test_the_circuit_is_told_how_long_steps_were(pong):
     for step in itertools.islice(rollout(TimespanPolicy(pong, env), env, True), 20):
         told = env.timespans  # of the next decision: the step is over by now
         if state is not None:
-            _, expected = pong.act(step.observations, state, step.episode_starts, True, before)
+            _, expected = pong.act(step.observations, state, step.resets, True, before)
             np.testing.assert_allclose(step.state[0], expected[0], atol=1e-6)
         state, before = step.state, told
     assert told.tolist() != [1.0, 1.0]
@@ -146,13 +146,13 @@ def test_state_is_handed_on_and_reset_where_a_game_or_in_v4_a_life_starts(breako
     for number, step in enumerate(itertools.islice(rollout(breakout, env), 600)):
         games += sum("episode" in info for info in step.infos)
         states = step.state[0]
-        assert step.episode_starts.all() or number
+        assert step.resets.all() or number
         for i in range(2):
-            if number and not (step.episode_starts.any() or number % 50 == 0):
+            if number and not (step.resets.any() or number % 50 == 0):
                 continue  # enough are looked at
             own = step.observations[i : i + 1]
             fresh = breakout.act(own, None)[1][0][:, 0]
-            if step.episode_starts[i]:
+            if step.resets[i]:
                 np.testing.assert_allclose(states[:, i], fresh, atol=1e-5)
                 starts += 1
             else:
@@ -174,8 +174,8 @@ def test_steps_say_what_the_policy_saw_did_and_got(pong):
     dones = np.ones(2, bool)
     for step in first_episodes(rollout(pong, env), 2):
         np.testing.assert_array_equal(step.observations, observations)
-        np.testing.assert_array_equal(step.episode_starts, dones)
-        assert step.screens is None
+        np.testing.assert_array_equal(step.resets, dones)
+        assert step.rgb_frames is None
         observations, rewards, dones, infos = again.step(step.actions)
         np.testing.assert_array_equal(step.rewards, rewards)
         assert ["episode" in info for info in step.infos] == ["episode" in info for info in infos]
@@ -185,7 +185,7 @@ def test_steps_say_what_the_policy_saw_did_and_got(pong):
 def test_watching_can_end_early(pong):
     def watch(steps):
         for step in itertools.islice(steps, 60):
-            assert step.screens[0].shape == (210, 160, 3)
+            assert step.rgb_frames[0].shape == (210, 160, 3)
             yield step
 
     result = evaluate(pong, 3, SHORT, num_envs=1, watch=watch)

@@ -10,7 +10,7 @@ import torch
 from test_evaluation import SHORT, fresh_policy
 
 from ncp_agents.evaluation.parallel_rollout import AT_ONCE, parallel_rollouts
-from ncp_agents.evaluation.rollout import Step, env_factory, groups, rollout
+from ncp_agents.evaluation.rollout import Step, env_factory, env_groups, rollout
 from ncp_agents.torch import kernels
 
 
@@ -21,7 +21,7 @@ def policy():
 
 @contextmanager
 def loops(policy, num_envs):
-    with groups(policy, env_factory(policy, SHORT, render=False), num_envs, seed=3) as halves:
+    with env_groups(policy, env_factory(policy, SHORT, render=False), num_envs, seed=3) as halves:
         yield [rollout(*half) for half in halves]
 
 
@@ -30,14 +30,14 @@ def test_steps_are_those_of_each_loop_alone_side_by_side(policy):
     with loops(policy, 3) as ours, loops(policy, 3) as alone, parallel_rollouts(ours) as steps:
         for step, first, second in itertools.islice(zip(steps, *alone, strict=False), 60):
             assert [len(first.actions), len(second.actions)] == [2, 1]
-            for name in ("observations", "episode_starts", "actions", "rewards", "dones"):
+            for name in ("observations", "resets", "actions", "rewards", "dones"):
                 expected = [*getattr(first, name), *getattr(second, name)]
                 np.testing.assert_array_equal(getattr(step, name), expected, name)
             for joined, *parts in zip(step.state, first.state, second.state, strict=True):
                 np.testing.assert_array_equal(joined, np.concatenate(parts, axis=1))
             endings = [info.keys() for info in [*first.infos, *second.infos]]
             assert [info.keys() for info in step.infos] == endings
-            assert step.screens is None
+            assert step.rgb_frames is None
 
 
 def test_both_halves_have_games_and_random_numbers_of_their_own(policy):
@@ -62,7 +62,7 @@ def test_each_loop_has_a_thread_in_the_context_of_the_caller():
     with kernels.off(), parallel_rollouts([numbered(0, threads), numbered(100, threads)]) as steps:
         for number, step in enumerate(itertools.islice(steps, 5 * AT_ONCE)):
             assert step.rewards.tolist() == [number, 100 + number]
-            assert [screen.tolist() for screen in step.screens] == [[number], [100 + number]]
+            assert [screen.tolist() for screen in step.rgb_frames] == [[number], [100 + number]]
     torch.set_num_threads(before)
     identities, torch_threads, kernels_on = map(set, zip(*threads, strict=True))
     assert len(identities) == 2

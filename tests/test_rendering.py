@@ -149,7 +149,7 @@ def test_pictures_count_score_and_games(policy, name, frames, expected_scores):
     for step, picture in captioned_frames(first_episodes(rollout(player, env), 2)):
         score += step.rewards[0]
         seen.add((game, score))
-        expected = add_caption(step.screens[0], f"game {game}  score {score:.0f}")
+        expected = add_caption(step.rgb_frames[0], f"game {game}  score {score:.0f}")
         np.testing.assert_array_equal(picture, expected)
         if "episode" in step.infos[0]:
             score, game = 0.0, game + 1

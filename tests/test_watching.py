@@ -10,7 +10,7 @@ from ncp_agents.agents.zoo import find
 from ncp_agents.cli.watching import record_trace
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.evaluation.evaluate import evaluate, evaluate_command
-from ncp_agents.evaluation.rollout import env_factory, groups, rollout
+from ncp_agents.evaluation.rollout import env_factory, env_groups, rollout
 from ncp_agents.evaluation.scores import LOCK
 from ncp_agents.explain.activations import ActivationRecorder
 from ncp_agents.explain.circuit_graph import circuit_graph
@@ -28,7 +28,7 @@ def policy():
 
 def test_live_pictures_are_those_of_the_video_but_for_the_clock(policy):
     played, body = record_trace(policy, 2, SHORT, seed=4), circuit_graph(policy)
-    with groups(policy, env_factory(policy, SHORT, render=True), 1, seed=4) as [(same, env)]:
+    with env_groups(policy, env_factory(policy, SHORT, render=True), 1, seed=4) as [(same, env)]:
         player = ActivationRecorder(same)
         steps = itertools.islice(rollout(player, env), len(played))
         shown = [

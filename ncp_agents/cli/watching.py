@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ncp_agents.agents.saved_policy import SavedPolicy
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import STEPS_PER_SECOND, AtariProtocol
-from ncp_agents.evaluation.rollout import Player, env_factory, first_episodes, groups, rollout
+from ncp_agents.evaluation.rollout import Policy, env_factory, env_groups, first_episodes, rollout
 from ncp_agents.explain.activations import ActivationRecorder, Trace, trace
 from ncp_agents.explain.circuit_graph import circuit_graph
 from ncp_agents.rendering.captions import captioned_frames
@@ -33,7 +33,7 @@ def record_trace(
     """Play the games that `record_video` plays, and keep all that the policy saw, felt and did, in
     at most so many steps.
     """
-    with groups(policy, env_factory(policy, protocol, render=True), 1, seed) as [(same, env)]:
+    with env_groups(policy, env_factory(policy, protocol, render=True), 1, seed) as [(same, env)]:
         player = ActivationRecorder(same)
         played = first_episodes(rollout(player, env, deterministic), games)
         shown_steps = tqdm(itertools.islice(played, steps), desc=policy.name, unit=" steps")
@@ -49,7 +49,7 @@ def record_video(
     deterministic: bool = False,
 ) -> int:
     """Play `games` games alone, with a progress bar, into a video → the number of steps shown."""
-    with groups(policy, env_factory(policy, protocol, render=True), 1, seed) as [(player, env)]:
+    with env_groups(policy, env_factory(policy, protocol, render=True), 1, seed) as [(player, env)]:
         steps = first_episodes(rollout(player, env, deterministic), games)
         frames = (picture for _, picture in captioned_frames(steps))
         return write_video(path, tqdm(frames, desc=path.name, unit=" steps"))
@@ -74,11 +74,14 @@ def in_window(
         ActivationRecorder(policy),
     )
 
-    def seat(drawing: SavedPolicy, _: AtariVecEnv) -> Player:
+    def policy_factory(drawing: SavedPolicy, _: AtariVecEnv) -> Policy:
         player.policy = drawing
         return player
 
-    return {"seat": seat, "watch": lambda steps: shown(live(steps, player, drawn), window)}
+    return {
+        "policy_factory": policy_factory,
+        "watch": lambda steps: shown(live(steps, player, drawn), window),
+    }
 
 
 USUAL = 30 * STEPS_PER_SECOND

@@ -23,14 +23,14 @@ from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.parallel_rollout import parallel_rollouts
 from ncp_agents.evaluation.rollout import (
-    Player,
+    Policy,
     Step,
     check_episodes,
     default_num_envs,
     env_factory,
+    env_groups,
     episodes_per_env,
     evaluation_protocol,
-    groups,
     rollout,
 )
 from ncp_agents.evaluation.scores import SCORES, Scores, read_scores, write_scores
@@ -43,7 +43,7 @@ from ncp_agents.rendering.video import check_video_path, write_video
 from ncp_agents.rendering.window import Window
 
 
-class Game(NamedTuple):
+class EpisodeStats(NamedTuple):
     """A finished game."""
 
     score: float  # undiscounted, unclipped
@@ -53,7 +53,7 @@ class Game(NamedTuple):
 class Games(NamedTuple):
     """What was counted, and how fast it went."""
 
-    games: list[Game]
+    games: list[EpisodeStats]
     actions: np.ndarray  # (A,): how often each was taken in these games
     steps_per_second: float  # all environments together
 
@@ -83,10 +83,10 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = False,
     num_envs: int | None = None,
-    on_episode: Callable[[Game], None] | None = None,
+    on_episode: Callable[[EpisodeStats], None] | None = None,
     watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
     perturbation: Perturbation | None = None,
-    seat: Callable[[SavedPolicy, AtariVecEnv], Player] | None = None,
+    policy_factory: Callable[[SavedPolicy, AtariVecEnv], Policy] | None = None,
 ) -> Scores:
     """Play `episodes` whole games, rewards unclipped.
 
@@ -103,7 +103,7 @@ def evaluate(
         watch: gets the steps, with screens, and hands them on; the evaluation ends early where it
             stops, with the games finished so far. Not with a perturbation.
         perturbation: what comes between the games and the policy.
-        seat: says who plays some of the games in the policy's place; None is the policy itself,
+        policy_factory: says who plays some of the games in the policy's place; None is the policy itself,
             told the time where the perturbation says so.
 
     Raises:
@@ -118,15 +118,15 @@ def evaluate(
     make = env_factory(policy, protocol, watch is not None, perturbation)
 
     def loop(player: SavedPolicy, env: AtariVecEnv) -> Iterator[Step]:
-        if seat is not None:
-            return rollout(seat(player, env), env, deterministic)
+        if policy_factory is not None:
+            return rollout(policy_factory(player, env), env, deterministic)
         if isinstance(env, JitteredAtariVecEnv) and perturbation and perturbation.timespans:
             return rollout(TimespanPolicy(player, env), env, deterministic)
         return rollout(player, env, deterministic)
 
     with (
-        groups(policy, make, num_envs, seed) as halves,
-        parallel_rollouts([loop(half.player, half.env) for half in halves]) as steps,
+        env_groups(policy, make, num_envs, seed) as halves,
+        parallel_rollouts([loop(half.policy, half.env) for half in halves]) as steps,
     ):
         counted = steps if watch is None else watch(steps)
         games, actions, speed = _counted_games(
@@ -287,7 +287,7 @@ def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: 
     with tqdm(total=episodes, unit=" games", desc=policy.name) as bar:
         total = 0.0
 
-        def on_episode(game: Game) -> None:
+        def on_episode(game: EpisodeStats) -> None:
             nonlocal total
             total += game.score
             bar.update()
@@ -315,10 +315,10 @@ def _counted_games(
     steps: Iterable[Step],
     episodes_per_env: list[int],
     actions: int,
-    on_episode: Callable[[Game], None] | None,
+    on_episode: Callable[[EpisodeStats], None] | None,
 ) -> Games:
     """The first episodes_per_env[i] games of environment i, environment after environment."""
-    games: list[list[Game]] = [[] for _ in episodes_per_env]
+    games: list[list[EpisodeStats]] = [[] for _ in episodes_per_env]
     running, taken = np.zeros((len(episodes_per_env), actions), int), np.zeros(actions, int)
     missing, played, began = sum(episodes_per_env), 0, None
     for step in steps:
@@ -331,7 +331,7 @@ def _counted_games(
             if "episode" not in info:
                 continue
             if len(games[i]) < episodes_per_env[i]:
-                games[i].append(Game(info["episode"]["r"], info["episode"]["l"]))
+                games[i].append(EpisodeStats(info["episode"]["r"], info["episode"]["l"]))
                 taken += running[i]
                 missing -= 1
                 if on_episode is not None:

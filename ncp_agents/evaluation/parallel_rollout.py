@@ -58,11 +58,12 @@ def _joined(steps: Sequence[Step]) -> Step:
     states = [step.state for step in steps if step.state is not None]
     return Step(
         observations=np.concatenate([step.observations for step in steps]),
-        episode_starts=np.concatenate([step.episode_starts for step in steps]),
+        resets=np.concatenate([step.resets for step in steps]),
         actions=np.concatenate([step.actions for step in steps]),
         state=tuple(np.concatenate(parts, axis=1) for parts in zip(*states, strict=True)),
         rewards=np.concatenate([step.rewards for step in steps]),
         dones=np.concatenate([step.dones for step in steps]),
         infos=[info for step in steps for info in step.infos],
-        screens=first.screens and [screen for step in steps for screen in step.screens or ()],
+        rgb_frames=first.rgb_frames
+        and [screen for step in steps for screen in step.rgb_frames or ()],
     )

@@ -57,16 +57,16 @@ class Step(NamedTuple):
     """One decision in each of B games: what the policy saw, did and got."""
 
     observations: np.ndarray  # (B, C, H, W) uint8
-    episode_starts: np.ndarray  # (B,) bool: the state was forgotten before this step
+    resets: np.ndarray  # (B,) bool: the state was forgotten before this step
     actions: np.ndarray  # (B,)
     state: State | None  # of the circuit, after this step
     rewards: np.ndarray  # (B,) float32
     dones: np.ndarray  # (B,) bool
     infos: list[dict[str, Any]]  # B; a finished game's has "episode"
-    screens: list[np.ndarray] | None  # B of (H, W, 3), seen together with the observations
+    rgb_frames: list[np.ndarray] | None  # B of (H, W, 3), seen together with the observations
 
 
-class Player(Protocol):
+class Policy(Protocol):
     """What can play: a `SavedPolicy`, or any model of stable-baselines3."""
 
     def predict(
@@ -78,7 +78,7 @@ class Player(Protocol):
     ) -> tuple[np.ndarray, State | None]: ...
 
 
-def rollout(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
+def rollout(player: Policy, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
     """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
     forgotten after each `done`. Who consumes the steps decides when to stop.
     """
@@ -140,18 +140,20 @@ def env_factory(
     return games
 
 
-P = TypeVar("P", bound=Player)
+P = TypeVar("P", bound=Policy)
 
 
-class Group(NamedTuple, Generic[P]):
+class EnvGroup(NamedTuple, Generic[P]):
     """Games that one thread plays."""
 
-    player: P
+    policy: P
     env: AtariVecEnv
 
 
 @contextlib.contextmanager
-def groups(player: P, games: EnvFactory, num_envs: int, seed: int) -> Iterator[list[Group[P]]]:
+def env_groups(
+    player: P, games: EnvFactory, num_envs: int, seed: int
+) -> Iterator[list[EnvGroup[P]]]:
     """Games to play `parallel_rollouts`, in two halves, so that one's emulators run while the policy
     looks at the other's screens. Inside, torch keeps to one thread, and a policy's weights are
     frozen.
@@ -173,7 +175,7 @@ def groups(player: P, games: EnvFactory, num_envs: int, seed: int) -> Iterator[l
         threads = max(available_cpus() // len(sizes), 1)
         for first, size in zip((seed, seed + sizes[0]), sizes, strict=False):
             env = stack.enter_context(contextlib.closing(games(size, first, threads)))
-            made.append(Group(_drawing(player, first), env))
+            made.append(EnvGroup(_drawing(player, first), env))
         yield made
 
 

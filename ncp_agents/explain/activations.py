@@ -13,7 +13,7 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from ncp_agents.agents.saved_policy import SavedPolicy, State
 from ncp_agents.evaluation.rollout import Step
 from ncp_agents.explain.circuit_graph import gates
-from ncp_agents.explain.frame_store import Screens
+from ncp_agents.explain.frame_store import FrameStore
 from ncp_agents.torch.sequence_layer import SequenceLayer
 
 
@@ -72,7 +72,7 @@ class ActivationRecorder:
 class Trace:
     """Steps of one environment. Axes: T steps, I features, N neurons, A actions."""
 
-    screens: Screens  # T, each what the step was decided on
+    screens: FrameStore  # T, each what the step was decided on
     features: np.ndarray  # (T, I) float32
     before: np.ndarray  # (T, N) float32
     state: np.ndarray  # (T, N) float32
@@ -107,18 +107,18 @@ def trace(player: ActivationRecorder, steps: Iterable[Step]) -> Trace:
     Raises:
         ValueError: steps without screens, or no steps.
     """
-    screens = Screens()
+    screens = FrameStore()
     rows = []
     for step in steps:
-        if step.screens is None:
+        if step.rgb_frames is None:
             raise ValueError(
                 "the steps have no screens; make AtariVecEnv with render_mode='rgb_array'"
             )
         assert player.activations is not None
-        screens.append(step.screens[0])
+        screens.append(step.rgb_frames[0])
         own = (part[0] for part in player.activations)
         ends = "episode" in step.infos[0]
-        rows.append((*own, step.actions[0], step.rewards[0], step.episode_starts[0], ends))
+        rows.append((*own, step.actions[0], step.rewards[0], step.resets[0], ends))
     if not rows:
         raise ValueError("there are no steps, expected at least one")
     columns = [np.stack(column) for column in zip(*rows, strict=True)]

@@ -10,8 +10,8 @@ import numpy as np
 SEGMENT = 64  # screens that are packed together: what a jump to one of them has to unpack
 
 
-class Screens:
-    """Screens as they come, kept packed: a minute of Pong takes about 0.1 MB instead of 90.
+class FrameStore:
+    """FrameStore as they come, kept packed: a minute of Pong takes about 0.1 MB instead of 90.
 
     Axes: T screens, H, W pixels, K colours.
 

@@ -215,7 +215,7 @@ def _agreement(path: Path, policy: SavedPolicy, rules: AtariProtocol, chunk: int
     with closing(game), one_thread():
         steps = list(first_episodes(rollout(policy, game, deterministic=True), 1))
     observations = np.concatenate([step.observations for step in steps])
-    starts = np.concatenate([step.episode_starts for step in steps])
+    starts = np.concatenate([step.resets for step in steps])
     actions = np.concatenate([step.actions for step in steps])
 
     state = np.ones((1, state_size(policy)), np.float32)  # which the first step forgets

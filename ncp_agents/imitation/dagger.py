@@ -24,18 +24,18 @@ from ncp_agents.agents.recipe import Recipe
 from ncp_agents.agents.saved_policy import RECIPE, SavedPolicy, files, load, save
 from ncp_agents.datasets.demonstrations import DATASET, Demonstrations
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation.rollout import Player, Step
+from ncp_agents.evaluation.rollout import Policy, Step
 from ncp_agents.files import copy_files
 from ncp_agents.imitation.cloning import Counters, best_return_of, clone
 from ncp_agents.imitation.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.training.run_folder import RunFolder
 
 
-def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
+def relabelled(steps: Iterator[Step], teacher: Policy) -> Iterator[Step]:
     """The same steps, with the actions that a teacher who looks on finds best."""
     state = None
     for step in steps:
-        actions, state = teacher.predict(step.observations, state, step.episode_starts, True)
+        actions, state = teacher.predict(step.observations, state, step.resets, True)
         yield step._replace(actions=actions)
 
 

@@ -66,7 +66,7 @@ def nearest_action(actions: Sequence[str], moves: Sequence[str]) -> int:
 
 
 class Human:
-    """A person as a `Player` of one game, at the game's own speed.
+    """A person as a `Policy` of one game, at the game's own speed.
 
     `play` gives the steps; `predict` is its part that shows the screen and reads the keys.
 
@@ -105,7 +105,7 @@ class Human:
             self.score, self._between = 0.0, True
             try:
                 for step in rollout(self, env):
-                    game.append(step._replace(screens=None))
+                    game.append(step._replace(rgb_frames=None))
                     self.score += float(step.rewards[0])
                     if "episode" in step.infos[0]:
                         self.kept, self.last_score, self.score = self.kept + 1, self.score, 0.0

@@ -22,13 +22,13 @@ from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.parallel_rollout import parallel_rollouts
 from ncp_agents.evaluation.rollout import (
-    Player,
+    Policy,
     Step,
     check_episodes,
     default_num_envs,
+    env_groups,
     episodes_per_env,
     evaluation_protocol,
-    groups,
     resumed_seed,
     rollout,
 )
@@ -38,7 +38,7 @@ from ncp_agents.imitation.keyboard import Human
 class EpsilonGreedyPolicy:
     """Another player, but that each action is a random one with probability epsilon."""
 
-    def __init__(self, player: Player, actions: int, epsilon: float, seed: int) -> None:
+    def __init__(self, player: Policy, actions: int, epsilon: float, seed: int) -> None:
         check_epsilon(epsilon)
         self.player, self.actions, self.epsilon = player, actions, epsilon
         self.random = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[
             if not missing[i]:
                 continue
             # A copy, because a view would keep the frames of all environments.
-            obs, reset = step.observations[i].copy(), bool(step.episode_starts[i])
+            obs, reset = step.observations[i].copy(), bool(step.resets[i])
             running[i].append((obs, int(step.actions[i]), float(step.rewards[i]), reset))
             if "episode" in info:
                 observations, actions, rewards, resets = zip(*running[i], strict=True)
@@ -90,7 +90,7 @@ def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[
 
 
 def record(
-    player: Player,
+    player: Policy,
     demos: Demonstrations,
     episodes: int,
     seed: int = 0,
@@ -131,7 +131,7 @@ def record(
         def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
             return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
 
-        def loop(half: int, player: Player, env: AtariVecEnv) -> Iterator[Step]:
+        def loop(half: int, player: Policy, env: AtariVecEnv) -> Iterator[Step]:
             reads = getattr(player, "observation_space", env.observation_space)
             if reads != env.observation_space:
                 raise UserError(
@@ -146,7 +146,7 @@ def record(
             )
 
         with (
-            groups(player, games, num_envs, seed) as halves,
+            env_groups(player, games, num_envs, seed) as halves,
             parallel_rollouts([loop(i, *half) for i, half in enumerate(halves)]) as steps,
             ThreadPoolExecutor(1) as packer,
         ):
@@ -162,7 +162,7 @@ def record(
 
 
 def record_with_bar(
-    player: Player,
+    player: Policy,
     demos: Demonstrations,
     episodes: int,
     *,

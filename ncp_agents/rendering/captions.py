@@ -24,12 +24,12 @@ def captioned_frames(steps: Iterable[Step]) -> Iterator[tuple[Step, np.ndarray]]
     """
     game, score = 1, 0.0
     for step in steps:
-        if step.screens is None:
+        if step.rgb_frames is None:
             raise ValueError(
                 "the steps have no screens; make AtariVecEnv with render_mode='rgb_array'"
             )
         score += float(step.rewards[0])
-        yield step, add_caption(step.screens[0], f"game {game}  score {score:,.0f}")
+        yield step, add_caption(step.rgb_frames[0], f"game {game}  score {score:,.0f}")
         if "episode" in step.infos[0]:
             game, score = game + 1, 0.0
 
