@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ncp_agents import registry
 from ncp_agents.agents.recipe import Recipe
-from ncp_agents.agents.saved_policy import RECIPE, WEIGHTS, load, load_weights, weights
 from ncp_agents.errors import UserError
-from ncp_agents.sb3.policies import CnnNcpPolicy
+
+if TYPE_CHECKING:
+    from ncp_agents.sb3.policies import CnnNcpPolicy
 
 
 def zoo() -> dict[str, Path]:
@@ -17,7 +19,7 @@ def zoo() -> dict[str, Path]:
     package = Path(__file__).parent.parent
     for root in (package / "policies", package.parent / "policies", Path("policies")):
         if root.is_dir():
-            found |= {p.parent.name: p.parent for p in sorted(root.glob(f"*/{RECIPE}"))}
+            found |= {p.parent.name: p.parent for p in sorted(root.glob("*/recipe.toml"))}
     return found
 
 
@@ -41,5 +43,7 @@ def start_from(recipe: Recipe, network: CnnNcpPolicy) -> None:
         UserError: no such policy, or one of another network.
     """
     if recipe.start:
+        from ncp_agents.agents.saved_policy import WEIGHTS, load, load_weights, weights
+
         folder = find(recipe.start)
         load_weights(network, weights(load(folder).network), folder / WEIGHTS)
