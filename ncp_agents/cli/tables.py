@@ -43,7 +43,7 @@ def comparison_table(rows: Iterable[tuple[str, Scores]]) -> Table:
     """Return a row for each evaluation, with the name of its policy."""
     result = Table("policy", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     result.add_column("setting", overflow="fold")
-    for column in ("episodes", "mean", f"{percent(CONFIDENCE)} interval", "IQM", "human"):
+    for column in ("n", "mean", f"{percent(CONFIDENCE)} interval", "IQM", "human"):
         result.add_column(column, justify="right")
     for name, scores in rows:
         result.add_row(
@@ -55,6 +55,7 @@ def comparison_table(rows: Iterable[tuple[str, Scores]]) -> Table:
             number(scores.interquartile_mean),
             percent(scores.human_normalised),
         )
+    result.caption = "n: episodes; IQM: interquartile mean; human: human-normalised mean"
     return result
 
 
