@@ -17,6 +17,7 @@ import tyro
 
 from ncp_agents.agents import saved_policy, zoo
 from ncp_agents.cli.curves import draw_cloning
+from ncp_agents.cli.evaluate import Evaluate
 from ncp_agents.cli.evaluate_one import evaluate_one
 from ncp_agents.cli.record import summary
 from ncp_agents.errors import UserError
@@ -56,13 +57,12 @@ def main() -> None:
     for path in (demos_path, run_path):
         shutil.rmtree(path, ignore_errors=True)
 
+    def evaluation(name: str) -> Evaluate:
+        video, scores = (options.out / f"{name}.{ending}" for ending in ("mp4", "json"))
+        return Evaluate(episodes=options.episodes, video=video, output=scores)
+
     print(f"\n1. evaluate {teacher.name}")
-    evaluate_one(
-        teacher,
-        episodes=options.episodes,
-        video=options.out / "teacher.mp4",
-        output=options.out / "teacher.json",
-    )
+    evaluate_one(teacher, evaluation("teacher"))
     print("\n2. record its episodes")
     demos = record_policy(teacher, demos_path, episodes=options.demos)
     print(summary(demos))
@@ -72,12 +72,7 @@ def main() -> None:
     clone(run, [demos], on_progress=draw_cloning)
 
     print("\n4. evaluate the clone")
-    evaluate_one(
-        saved_policy.load(run.policy),
-        episodes=options.episodes,
-        video=options.out / "clone.mp4",
-        output=options.out / "clone.json",
-    )
+    evaluate_one(saved_policy.load(run.policy), evaluation("clone"))
     print(
         f"videos: {options.out / 'teacher.mp4'} and {options.out / 'clone.mp4'}; curve {run.curve}"
         f"\ncontinue with PPO: ncp-agents train {teacher.name} --from {run.policy}"

@@ -11,6 +11,7 @@ from test_rendering import decode
 from ncp_agents.agents.recipe import Circuit, Recipe
 from ncp_agents.agents.saved_policy import SavedPolicy, build, load
 from ncp_agents.agents.zoo import find
+from ncp_agents.cli.evaluate import Evaluate
 from ncp_agents.cli.evaluate_one import evaluate_one
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
@@ -298,7 +299,9 @@ def test_video_and_page_of_the_same_episode(tmp_path, capsys):
     policy = fresh(wiring="dense")
     video, page = tmp_path / "circuit.mp4", tmp_path / "page.html"
     short = protocol("v4", max_frames=40)
-    evaluate_one(policy, episodes=1, protocol=short, video=video, show_circuit=True, page=page)
+    evaluate_one(
+        policy, Evaluate(episodes=1, protocol=short, video=video, show_circuit=True, page=page)
+    )
     frames, about = decode(video)
     assert frames.shape == (10, 720, 1280, 3)
     assert about["fps"] == 15
@@ -336,7 +339,8 @@ def test_the_window_shows_the_circuit_beside_the_episodes_that_count(tmp_path, m
     )
     scores = tmp_path / "scores.json"
     result = evaluate_one(
-        policy, episodes=2, protocol=short, render="human", show_circuit=True, output=scores
+        policy,
+        Evaluate(episodes=2, protocol=short, render="human", show_circuit=True, output=scores),
     )
     assert [frame.shape for frame in frames] == [(720, 1280, 3)] * 40
     assert result == evaluate(policy, 2, short, num_envs=1)

@@ -12,6 +12,7 @@ from ncp_agents.agents.recipe import Environment, Recipe
 from ncp_agents.agents.saved_policy import SavedPolicy, build, load
 from ncp_agents.agents.zoo import find
 from ncp_agents.cli.console import Terminal
+from ncp_agents.cli.evaluate import Evaluate
 from ncp_agents.cli.evaluate_one import evaluate_one
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.perturbations import JitteredAtariVecEnv, Perturbation
@@ -216,7 +217,7 @@ def test_a_policy_does_not_act_with_all_actions(pong):
 def test_the_command_scores_prints_and_records(pong, tmp_path, capsys):
     policy = dataclasses.replace(pong, folder=tmp_path)
     video = tmp_path / "episode.mp4"
-    result = evaluate_one(policy, episodes=3, protocol=SHORT, video=video)
+    result = evaluate_one(policy, Evaluate(episodes=3, protocol=SHORT, video=video))
     assert result.lengths == (25, 25, 25)
     assert read_scores(tmp_path / "scores.json") == {"v4(max_frames=100)": result}
     assert video.stat().st_size > 0
@@ -230,20 +231,20 @@ def test_scores_are_kept_when_the_reader_of_the_table_has_ended(pong, tmp_path, 
 
     monkeypatch.setattr(Terminal, "print", broken_pipe)
     with pytest.raises(BrokenPipeError):
-        evaluate_one(pong, episodes=2, protocol=SHORT, output=tmp_path / "scores.json")
+        evaluate_one(pong, Evaluate(episodes=2, protocol=SHORT, output=tmp_path / "scores.json"))
     assert len(read_scores(tmp_path / "scores.json")["v4(max_frames=100)"].returns) == 2
 
 
 def test_few_episodes_do_not_replace_many_of_the_same_weights(pong, tmp_path, capsys):
     policy = dataclasses.replace(pong, folder=tmp_path, weights_sha256="ours")
-    many = evaluate_one(policy, episodes=3, protocol=SHORT)
-    evaluate_one(policy, episodes=2, protocol=SHORT, seed=5)
+    many = evaluate_one(policy, Evaluate(episodes=3, protocol=SHORT))
+    evaluate_one(policy, Evaluate(episodes=2, protocol=SHORT, seed=5))
     assert read_scores(tmp_path / "scores.json") == {many.key: many}
     assert "keeps its 3 episodes" in capsys.readouterr().out
-    again = evaluate_one(policy, episodes=3, protocol=SHORT, seed=5)
+    again = evaluate_one(policy, Evaluate(episodes=3, protocol=SHORT, seed=5))
     assert read_scores(tmp_path / "scores.json") == {many.key: again}
     other = dataclasses.replace(policy, weights_sha256="another")
-    few = evaluate_one(other, episodes=2, protocol=SHORT)
+    few = evaluate_one(other, Evaluate(episodes=2, protocol=SHORT))
     assert read_scores(tmp_path / "scores.json") == {many.key: few}
 
 
@@ -269,5 +270,5 @@ def test_the_command_checks_its_options_before_the_first_episode(pong, tmp_path,
         for name, value in options.items()
     }
     with pytest.raises(UserError, match=fact):
-        evaluate_one(pong, **{"episodes": 10_000} | options)
+        evaluate_one(pong, Evaluate(**{"episodes": 10_000} | options))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,6 +1,5 @@
 """Videos decode to the frames that were written; a window shows frames until it is closed."""
 
-import itertools
 import sys
 import threading
 import warnings
@@ -12,6 +11,7 @@ import torch
 
 from ncp_agents.agents.recipe import Recipe
 from ncp_agents.agents.saved_policy import SavedPolicy, build
+from ncp_agents.cli.evaluate import Evaluate
 from ncp_agents.cli.evaluate_one import evaluate_one, record_video
 from ncp_agents.envs import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
@@ -90,13 +90,6 @@ def test_a_failed_video_leaves_the_old_one(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_video(path, breaks())
-    for frames, fact in (
-        ([], "no frames"),
-        (itertools.chain(squares(1, 32, 32), squares(1, 16, 32)), r"frame 1 .*\(16, 32, 3\)"),
-        ([np.zeros((32, 32, 3))], "float64"),
-    ):
-        with pytest.raises(ValueError, match=fact):
-            write_video(path, frames)
     with pytest.raises(UserError, match=r"\.avi"):
         write_video(tmp_path / "squares.avi", squares(1, 32, 32))
     assert path.read_bytes() == b"old"
@@ -215,7 +208,7 @@ def test_closing_the_window_ends_the_evaluation(policy, tmp_path, capsys):
     timer.start()
     try:
         short = protocol("v4", max_frames=20)  # 5 steps, 0.3 s
-        result = evaluate_one(policy, protocol=short, render="human", output=output)
+        result = evaluate_one(policy, Evaluate(protocol=short, render="human", output=output))
     finally:
         timer.cancel()
     assert 1 <= len(result.returns) < 30

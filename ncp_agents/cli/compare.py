@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ncp_agents.agents.saved_policy import SavedPolicy
 from ncp_agents.cli.console import Terminal
-from ncp_agents.cli.evaluate_one import evaluate_with_bar, save_scores
+from ncp_agents.cli.evaluate import Evaluate
+from ncp_agents.cli.evaluate_one import check_scores_file, evaluate_with_bar, save_scores
 from ncp_agents.cli.tables import comparison_table
-from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.evaluation.perturbation_sweep import check_perturbations, perturbations
 from ncp_agents.evaluation.rollout import check_episodes
-from ncp_agents.evaluation.scores import SCORES, Scores, read_scores
+from ncp_agents.evaluation.scores import SCORES, Scores
 from ncp_agents.files import check_writable
 from ncp_agents.rendering.figures import check_picture_path
 from ncp_agents.rendering.score_plots import draw_comparison, draw_perturbations
 
 
-def compare(
-    policies: Sequence[SavedPolicy],
-    strengths: Mapping[str, Sequence[float]],
-    *,
-    episodes: int = 30,
-    protocol: str | AtariProtocol = "v4",
-    deterministic: bool = False,
-    seed: int = 0,
-    num_envs: int | None = None,
-    plot: Path | None = None,
-) -> list[tuple[str, Scores]]:
+def compare(policies: Sequence[SavedPolicy], options: Evaluate) -> list[tuple[str, Scores]]:
     """Evaluate policies, keep the scores beside each, print one table and draw one picture.
-
-    The options are those of the command; strengths are by kind of perturbation.
 
     Returns:
         The scores with the names of their policies.
@@ -40,10 +28,11 @@ def compare(
         UserError: before the first episode, where a file cannot be written, or a perturbation does
             not fit the protocol or a policy.
     """
-    check_episodes(episodes, num_envs, seed)
-    swept = perturbations(strengths)
+    check_episodes(options.episodes, options.num_envs, options.seed)
+    swept = perturbations(options.strengths)
     for policy in policies:
-        check_perturbations(policy, protocol, swept)
+        check_perturbations(policy, options.protocol, swept)
+    plot = options.plot
     if plot is None:
         folder = policies[0].folder if len(policies) == 1 else None
         plot = (folder or Path()) / ("perturbations.png" if len(swept) > 1 else "scores.png")
@@ -51,16 +40,20 @@ def compare(
     check_writable(plot, "--plot")
     files = [policy.folder / SCORES if policy.folder else None for policy in policies]
     for file in filter(None, files):
-        check_writable(file, "a copy of the policy in a folder of yours")
-        if file.exists():
-            read_scores(file)
+        check_scores_file(file, "a copy of the policy in a folder of yours")
 
     rows: list[tuple[str, Scores]] = []
     written: dict[str, None] = {}
     for policy, name, file in zip(policies, _names(policies), files, strict=True):
         for perturbation in swept:
             scores = evaluate_with_bar(
-                policy, episodes, protocol, seed, deterministic, num_envs, perturbation=perturbation
+                policy,
+                options.episodes,
+                options.protocol,
+                options.seed,
+                options.deterministic,
+                options.num_envs,
+                perturbation=perturbation,
             )
             rows.append((name, scores))
             if file is not None:

@@ -69,6 +69,12 @@ class Evaluate:
     plot: Annotated[Path | None, shown_as("FILE", "scores.png or perturbations.png")] = None
     """picture (.png) of several policies or of perturbations"""
 
+    @property
+    def strengths(self) -> dict[str, tuple[float, ...]]:
+        """By kind of perturbation; only those given."""
+        kinds = ("noise", "drop_frames", "stickiness", "frame_skip_jitter")
+        return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command."""
@@ -82,32 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     from ncp_agents.cli.evaluate_one import evaluate_one
 
     policies = [load(folder) for folder in folders]
-    kinds = ("noise", "drop_frames", "stickiness", "frame_skip_jitter")
-    strengths = {kind: getattr(options, kind) for kind in kinds if getattr(options, kind)}
-    if len(policies) > 1 or strengths or options.plot is not None:
-        compare(
-            policies,
-            strengths,
-            episodes=options.episodes,
-            protocol=options.protocol,
-            deterministic=options.deterministic,
-            seed=options.seed,
-            num_envs=options.num_envs,
-            plot=options.plot,
-        )
+    if len(policies) > 1 or options.strengths or options.plot is not None:
+        compare(policies, options)
     else:
-        evaluate_one(
-            policies[0],
-            episodes=options.episodes,
-            protocol=options.protocol,
-            deterministic=options.deterministic,
-            seed=options.seed,
-            num_envs=options.num_envs,
-            video=options.video,
-            video_episodes=options.video_episodes,
-            show_circuit=options.show_circuit,
-            page=options.page,
-            render=options.render,
-            output=options.output,
-        )
+        evaluate_one(policies[0], options)
     return 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from ncp_agents.agents.saved_policy import SavedPolicy
 from ncp_agents.cli.console import Terminal
+from ncp_agents.cli.evaluate import Evaluate
 from ncp_agents.cli.tables import scores_table
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import STEPS_PER_SECOND, AtariProtocol
@@ -41,69 +42,60 @@ from ncp_agents.rendering.window import Window, shown
 TYPICAL_STEPS = 30 * STEPS_PER_SECOND  # that the window's colour scales are taken from
 
 
-def evaluate_one(
-    policy: SavedPolicy,
-    *,
-    episodes: int = 30,
-    protocol: str | AtariProtocol = "v4",
-    deterministic: bool = False,
-    seed: int = 0,
-    num_envs: int | None = None,
-    video: Path | None = None,
-    video_episodes: int = 1,
-    show_circuit: bool = False,
-    page: Path | None = None,
-    render: Literal["human"] | None = None,
-    output: Path | None = None,
-) -> Scores:
+def evaluate_one(policy: SavedPolicy, options: Evaluate) -> Scores:
     """Evaluate with a progress bar, write the scores, print them, and write video and page.
 
-    The options are those of the command. With render="human" the episodes in the window are those
-    that count; when it is closed, the scores of the finished episodes are printed but not written.
-    Video and page show further episodes of a single environment: to render all of them would halve
-    the speed.
+    The episodes in a window are those that count; when it is closed, the scores of the finished
+    ones are printed but not written. Video and page show further episodes of a single environment:
+    to render all of them would halve the speed.
 
     Raises:
         UserError: before the first episode, where a file cannot be written or a window not opened.
     """
-    check_episodes(episodes, num_envs, seed)
-    if video_episodes < 1:
-        raise UserError(f"video_episodes is {video_episodes}, expected >= 1")
+    output, video, page = options.output, options.video, options.page
     if output is None and policy.folder is not None:
         output = policy.folder / SCORES
-    _check_files(output, video, page)
-    console = Terminal()
-    settings = (protocol, seed, deterministic)
+    check_episodes(options.episodes, options.num_envs, options.seed)
+    if options.video_episodes < 1:
+        raise UserError(f"video_episodes is {options.video_episodes}, expected >= 1")
+    if output is not None:
+        check_scores_file(output, "--output")
+    if video is not None:
+        check_video_path(video)
+        check_writable(video, "--video")
+    if page is not None:
+        check_page_path(page)
+        check_writable(page, "--page")
+    settings = (options.protocol, options.seed, options.deterministic)
     with ExitStack() as stack:
-        watching: dict[str, Any] = {}
-        if render is not None:
-            window = Window(policy.name, scale=1 if show_circuit else 3)
+        watching: dict[str, Any] = {"num_envs": options.num_envs}
+        if options.render is not None:
+            window = Window(policy.name, scale=1 if options.show_circuit else 3)
             stack.enter_context(closing(window))
-            watching = _in_window(policy, window, show_circuit, settings)
-            num_envs = 1
-        scores = evaluate_with_bar(policy, episodes, *settings, num_envs, **watching)
-    if len(scores.returns) < episodes:
-        console.print(scores_table(scores))
-        print(f"stopped after {len(scores.returns)} of {episodes} episodes; nothing written")
+            watching = _in_window(policy, window, options.show_circuit, settings)
+        scores = evaluate_with_bar(policy, options.episodes, *settings, **watching)
+    done = f"stopped after {len(scores.returns)} of {options.episodes} episodes; nothing written"
+    if len(scores.returns) == options.episodes:
+        done = "" if output is None else save_scores(output, scores)
+    Terminal().print(scores_table(scores))
+    if done:
+        print(done)
+    if len(scores.returns) < options.episodes:
         return scores
-    written = output and save_scores(output, scores)
-    console.print(scores_table(scores))
-    if written:
-        print(written)
-    if page is not None or (video is not None and show_circuit):
-        trace = record_trace(policy, video_episodes, *settings, progress=True)
+    if page is not None or (video is not None and options.show_circuit):
+        trace = record_trace(policy, options.video_episodes, *settings, progress=True)
         graph, title = circuit_graph(policy), _title(policy)
         if CircuitLayout(graph).in_blocks:
             print(f"{graph.about}: too many for lines, drawn as blocks of neurons")
-        if video is not None and show_circuit:
+        if video is not None and options.show_circuit:
             frames = circuit_frames(trace, graph, title)
             write_video(video, tqdm(frames, video.name, len(trace), unit=" steps"), scale=1)
         if page is not None:
             write_page(page, trace, graph, title)
             print(f"page: {page}")
     if video is not None:
-        if not show_circuit:
-            record_video(policy, video, video_episodes, *settings)
+        if not options.show_circuit:
+            record_video(policy, video, options.video_episodes, *settings)
         print(f"video: {video}")
     return scores
 
@@ -120,6 +112,17 @@ def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: 
             bar.set_postfix_str(f"mean {total / bar.n:.1f}")
 
         return evaluate(policy, episodes, *args, **kwargs, on_episode=on_episode)
+
+
+def check_scores_file(path: Path, option: str) -> None:
+    """Check that scores can be written; `option` names another place.
+
+    Raises:
+        UserError: an unwritable path, or a file that is not a scores file.
+    """
+    check_writable(path, option)
+    if path.exists():
+        read_scores(path)
 
 
 def save_scores(path: Path, scores: Scores) -> str:
@@ -155,7 +158,7 @@ def _in_window(
 ) -> dict[str, Any]:
     """Return what `evaluate` needs to show its one environment in a window."""
     if not show_circuit:
-        return {"watch": lambda steps: shown(captioned_frames(steps), window)}
+        return {"num_envs": 1, "watch": lambda steps: shown(captioned_frames(steps), window)}
     typical = record_trace(policy, 1, *settings, max_steps=TYPICAL_STEPS)
     renderer = CircuitRenderer(circuit_graph(policy), _title(policy), typical)
     recorder = ActivationRecorder(policy)
@@ -165,19 +168,7 @@ def _in_window(
         return recorder
 
     return {
+        "num_envs": 1,
         "policy_factory": policy_factory,
         "watch": lambda steps: shown(live_circuit_frames(steps, recorder, renderer), window),
     }
-
-
-def _check_files(output: Path | None, video: Path | None, page: Path | None) -> None:
-    if output is not None:
-        check_writable(output, "--output")
-        if output.exists():
-            read_scores(output)
-    if video is not None:
-        check_video_path(video)
-        check_writable(video, "--video")
-    if page is not None:
-        check_page_path(page)
-        check_writable(page, "--page")

@@ -62,18 +62,16 @@ def write_video(
 
     Raises:
         UserError: `path` has another ending.
-        ValueError: no frames, or one of another shape or type.
         OSError: the encoder failed, for instance on a full disk.
     """
     check_video_path(path)
     with atomic_write(path) as temporary:
         count = 0
-        writer = shape = None
+        writer = None
         try:
             for frame in frames:
                 if writer is None:
-                    shape = frame.shape
-                    size = _even(shape[1] * scale), _even(shape[0] * scale)
+                    size = _even(frame.shape[1] * scale), _even(frame.shape[0] * scale)
                     writer = imageio_ffmpeg.write_frames(
                         str(temporary),
                         size,
@@ -83,18 +81,11 @@ def write_video(
                         **FORMATS[path.suffix.lower()],
                     )
                     writer.send(None)  # starts the encoder
-                if frame.shape != shape or frame.ndim != 3 or frame.dtype != np.uint8:
-                    raise ValueError(
-                        f"frame {count} is {frame.dtype} of shape {frame.shape}, expected uint8 "
-                        f"of shape {shape if len(shape or ()) == 3 else '(H, W, 3)'}"
-                    )
                 writer.send(_enlarged(frame, scale))
                 count += 1
         finally:
             if writer is not None:
                 writer.close()  # waits for the encoder
-        if not count:
-            raise ValueError("there are no frames, expected at least one")
         # The encoder's exit code is not accessible; a truncated file lacks its index or its end.
         try:
             written, _ = imageio_ffmpeg.count_frames_and_secs(str(temporary))
