@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from ncp_agents.agents.recipe import Recipe
 from ncp_agents.errors import UserError
@@ -99,17 +98,6 @@ def test_a_human_below_the_curves_is_shown(tmp_path, figures):
     draw_curves([run("one", 1, [18, 19, 20])], tmp_path / "curves.png")
     low, high = figures[0].axes[0].get_ylim()
     assert low < 14.6 < high
-
-
-def test_pictures_leave_no_half_file(tmp_path, monkeypatch):
-    def full(*arguments, **keywords):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Figure, "savefig", full)
-    made = run("one", 1, [1, 2])
-    with pytest.raises(OSError, match="No space"):
-        draw_curves([made], tmp_path / "curves.png")
-    assert not (tmp_path / "curves.png").exists()
 
 
 @pytest.mark.parametrize(("last", "label"), [(10, "human"), (-19, "human: 15, far above")])

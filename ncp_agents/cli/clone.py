@@ -68,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("which network? name a policy or a recipe file: ncp-agents clone pong-cfc")
     if not options.demos:
         raise UserError("which demos? --demos FOLDER; record some: ncp-agents record pong-cfc")
-    if options.dagger and options.teacher is None:
-        raise UserError("--dagger needs a teacher; name a policy, such as --teacher pong-cfc")
+    if bool(options.dagger) != bool(options.teacher):
+        raise UserError("DAgger takes both --dagger and --teacher: --dagger 3 --teacher pong-cfc")
     teacher_folder = None if options.teacher is None else find(options.teacher)
 
     from ncp_agents.agents.saved_policy import check_destination, load

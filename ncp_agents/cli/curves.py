@@ -20,7 +20,8 @@ def draw_training(run: RunFolder) -> None:
 
 def draw_cloning(run: RunFolder) -> None:
     """Draw a cloning run's curve.png from its cloning.csv."""
-    draw_cloning_curve(read_cloning(run.path / CLONING), run.curve, run.recipe.name)
+    if rows := read_cloning(run.path / CLONING):
+        draw_cloning_curve(rows, run.curve, run.recipe.name)
 
 
 def run_to_draw(run: RunFolder) -> Run:
@@ -31,9 +32,13 @@ def run_to_draw(run: RunFolder) -> Run:
 def read_cloning(path: Path) -> list[dict[str, float]]:
     """Return the rows of a cloning.csv, one an epoch; empty cells are left out.
 
+    No file: no rows.
+
     Raises:
         UserError: a damaged file.
     """
+    if not path.exists():
+        return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [
