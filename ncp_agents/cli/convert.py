@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from ncp_agents.cli.parsing import parse
+from ncp_agents.cli.parsing import parse, shown_as
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,10 @@ class Convert:
         ncp-agents convert circuit.keras circuit.safetensors
     """
 
-    source: tyro.conf.Positional[Path]  # .safetensors, .keras, or a saved policy
-    target: tyro.conf.Positional[Path]  # .safetensors or .keras
+    source: tyro.conf.Positional[Annotated[Path, shown_as("SOURCE")]]
+    """.safetensors, .keras, or a saved policy"""
+    target: tyro.conf.Positional[Annotated[Path, shown_as("TARGET")]]
+    """.safetensors or .keras"""
 
 
 def main(arguments: Sequence[str]) -> int:
