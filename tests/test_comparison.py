@@ -8,14 +8,16 @@ from PIL import Image
 
 from ncp_agents.agents.recipe import Circuit, Environment, Recipe
 from ncp_agents.agents.saved_policy import SavedPolicy, build
-from ncp_agents.cli.comparison import compare_command, perturbations
+from ncp_agents.cli.compare import compare
+from ncp_agents.cli.evaluate import Evaluate
 from ncp_agents.envs.perturbations import Perturbation
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
+from ncp_agents.evaluation.perturbation_sweep import perturbations
 from ncp_agents.evaluation.scores import LOCK, Scores, read_scores
-from ncp_agents.rendering import score_plots as scores_picture
+from ncp_agents.rendering import score_plots
 
-SHORT = protocol("v4", max_frames=100)  # 25 steps a game
+SHORT = protocol("v4", max_frames=100)  # 25 steps an episode
 
 
 def fresh(folder, name, game="pong"):
@@ -25,22 +27,21 @@ def fresh(folder, name, game="pong"):
     return SavedPolicy(recipe, build(recipe), folder / name)
 
 
-def test_sweeps_play_undisturbed_games_and_each_strength_once():
-    ways = perturbations({"noise": (0.2, 0.0, 0.1, 0.1), "frame_skip_jitter": (1,)})
-    assert ways == [
+def test_a_sweep_has_unperturbed_episodes_and_each_strength_once():
+    assert perturbations({"noise": (0.2, 0.0, 0.1, 0.1), "frame_skip_jitter": (1,)}) == [
         None,
         Perturbation("noise", 0.1),
         Perturbation("noise", 0.2),
         Perturbation("frame_skip_jitter", 1),
         Perturbation("frame_skip_jitter", 1, timespans=True),
     ]
-    assert perturbations({}) == [None]
+    assert perturbations({"noise": (0.0,)}) == [None]
 
 
 def test_a_sweep_is_scored_kept_and_drawn(tmp_path, capsys):
     policy = fresh(tmp_path, "one")
-    rows = compare_command(
-        [policy], {"noise": (0.1,), "frame_skip_jitter": (2,)}, episodes=2, protocol=SHORT
+    rows = compare(
+        [policy], Evaluate(noise=(0.1,), frame_skip_jitter=(2,), episodes=2, protocol=SHORT)
     )
     kept = read_scores(tmp_path / "one" / "scores.json")
     assert list(kept.values()) == sorted((each for _, each in rows), key=lambda each: each.key)
@@ -53,10 +54,10 @@ def test_a_sweep_is_scored_kept_and_drawn(tmp_path, capsys):
 def test_several_policies_share_a_table_and_a_picture(tmp_path, capsys):
     policies = [fresh(tmp_path, "one"), fresh(tmp_path, "two", "breakout")]
     picture = tmp_path / "both.png"
-    rows = compare_command(policies, episodes=2, protocol=SHORT, plot=picture)
+    rows = compare(policies, Evaluate(episodes=2, protocol=SHORT, plot=picture))
     assert [name for name, _ in rows] == ["one", "two"]
     first = picture.read_bytes()
-    compare_command(policies, episodes=2, protocol=SHORT, plot=picture)
+    compare(policies, Evaluate(episodes=2, protocol=SHORT, plot=picture))
     assert picture.read_bytes() == first
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"scores.json", LOCK}
     out = capsys.readouterr().out
@@ -65,56 +66,46 @@ def test_several_policies_share_a_table_and_a_picture(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("sweeps", "options", "reason"),
+    ("options", "fact"),
     [
-        ({"noize": (0.1,)}, {}, "did you mean 'noise'"),
-        ({"drop_frames": (0.1, 1.0)}, {}, "drop_frames is 1.0, expected a probability"),
-        ({}, {"plot": "scores.jpg"}, "scores.jpg ends in '.jpg', expected .png"),
-        ({}, {"plot": "one/scores.json/x.png"}, "cannot write"),
-        ({}, {"episodes": 0}, "episodes is 0, expected >= 1"),
-        ({}, {"seed": -1}, r"seed is -1, expected 0 <= seed < 2\^31"),
-        ({"stickiness": (0.5,)}, {"protocol": "v5"}, "sticky"),
+        ({"drop_frames": (0.1, 1.0)}, "drop_frames"),
+        ({"stickiness": (0.5,), "protocol": "v5"}, "sticky"),
+        ({"plot": "scores.jpg"}, ".jpg"),
+        ({"plot": "one/scores.json/x.png"}, "--plot"),
+        ({"episodes": 0}, "episodes"),
+        ({"seed": -1}, "seed"),
     ],
 )
-def test_mistakes_are_told_before_playing(tmp_path, sweeps, options, reason):
+def test_options_are_checked_before_the_first_episode(tmp_path, options, fact):
     policy = fresh(tmp_path, "one")
     (tmp_path / "one" / "scores.json").write_text("{}")
     options = {k: tmp_path / v if k == "plot" else v for k, v in options.items()}
-    with pytest.raises(UserError, match=reason):
-        compare_command([policy], sweeps, **{"episodes": 10_000} | options)
+    with pytest.raises(UserError, match=fact):
+        compare([policy], Evaluate(**{"episodes": 10_000} | options))
 
 
-def test_policies_of_one_name_go_by_their_folders(tmp_path):
+def test_policies_of_one_name_have_the_names_of_their_folders(tmp_path):
     one = fresh(tmp_path, "one")
     (tmp_path / "copy").mkdir()
     copy = dataclasses.replace(one, folder=tmp_path / "copy")
-    picture = tmp_path / "both.png"
-    rows = compare_command([one, copy], episodes=1, protocol=SHORT, plot=picture)
+    rows = compare([one, copy], Evaluate(episodes=1, protocol=SHORT, plot=tmp_path / "both.png"))
     assert [name for name, _ in rows] == [str(tmp_path / "one"), str(tmp_path / "copy")]
-    with pytest.raises(UserError, match="one is named twice; name each policy once"):
-        compare_command([one, dataclasses.replace(one)], episodes=10_000)
 
 
-def test_strengths_of_0_are_no_sweep(tmp_path):
-    rows = compare_command([fresh(tmp_path, "one")], {"noise": (0.0,)}, episodes=1, protocol=SHORT)
-    assert len(rows) == 1
-    assert (tmp_path / "one" / "scores.png").exists()
-
-
-def test_an_lstm_is_not_told_the_time(tmp_path):
+def test_an_lstm_takes_no_timespans():
     recipe = Recipe(name="lstm", circuit=Circuit(cell="lstm", wiring="dense", units=4))
     policy = SavedPolicy(recipe, build(recipe))
-    with pytest.raises(UserError, match="lstm is an LSTM, which no time can be told"):
-        compare_command([policy], {"frame_skip_jitter": (1,)}, episodes=10_000)
+    with pytest.raises(UserError, match="LSTM"):
+        compare([policy], Evaluate(frame_skip_jitter=(1,), episodes=10_000))
 
 
 def test_a_game_without_a_human_score_has_no_place_among_normalised_ones(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(scores_picture, "save_figure", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(score_plots, "save_figure", lambda figure, _: drawn.append(figure))
     rows = [
         (game, Scores(game, "v4", False, 0, 2, (1.0, 3.0), (9, 9), {"NOOP": 18}))
         for game in ("pong", "adventure")
     ]
-    scores_picture.draw_comparison(rows, tmp_path / "scores.png")
+    score_plots.draw_comparison(rows, tmp_path / "scores.png")
     (axes,) = drawn[0].axes
     assert [text.get_text() for text in axes.texts] == ["0.64", "no human score is known"]

@@ -4,28 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from ncp_agents.agents.recipe import Recipe
 from ncp_agents.errors import UserError
 from ncp_agents.rendering import learning_curve as curve
-from ncp_agents.rendering.learning_curve import draw_curve, draw_curves
-from ncp_agents.training.run_folder import RunFolder
+from ncp_agents.rendering.learning_curve import Run, draw_curve, draw_curves
 
 
-def run(folder, name, seed, returns, speed=1000.0, **changes):
-    recipe = replace(Recipe(name=name, seed=seed), **changes)
-    made = RunFolder.create(folder / f"{name}-{seed}", recipe)
-    rows = ["steps,seconds,return_mean,eval_return", "1000,1,,"]
-    for i, value in enumerate(returns, 2):
-        rows.append(f"{1_000_000 * i},{1_000_000 * i / speed},{value},")
-    made.progress.write_text("\n".join(rows) + "\n")
-    return made
+def run(name, seed, returns, speed=1000.0, **changes):
+    rows = [{"steps": 1000.0, "seconds": 1.0}] + [
+        {"steps": 1e6 * i, "seconds": 1e6 * i / speed, "return_mean": float(value)}
+        for i, value in enumerate(returns, 2)
+    ]
+    return Run(f"{name}-{seed}", replace(Recipe(name=name, seed=seed), **changes), rows)
 
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that were saved, to look at what is on them."""
+    """The figures that are saved."""
     kept = []
     save = curve.save_figure
     monkeypatch.setattr(curve, "save_figure", lambda f, p: (kept.append(f), save(f, p)))
@@ -34,9 +30,9 @@ def figures(monkeypatch):
 
 def test_seeds_are_drawn_together(tmp_path, figures):
     runs = [
-        run(tmp_path, "one", 1, [0, 10, 20]),
-        run(tmp_path, "one", 2, [10, 20, 30], speed=2000.0),
-        run(tmp_path, "two", 1, [5, 6, 7]),
+        run("one", 1, [0, 10, 20]),
+        run("one", 2, [10, 20, 30], speed=2000.0),
+        run("two", 1, [5, 6, 7]),
     ]
     draw_curves(runs, tmp_path / "curves.png")
     steps, minutes = figures[0].axes
@@ -58,74 +54,56 @@ def test_seeds_are_drawn_together(tmp_path, figures):
 
 
 def test_steps_alone_are_one_column(tmp_path, figures):
-    runs = [run(tmp_path, "one", seed, [0, 10]) for seed in (1, 2)]
+    runs = [run("one", seed, [0, 10]) for seed in (1, 2)]
     draw_curves(runs, tmp_path / "curves.png", by=("steps",))
     (axes,) = figures[0].axes
     assert axes.get_xlabel() == "steps (millions; one is 4 frames)"
 
 
 def test_other_settings_are_another_curve(tmp_path, figures):
-    runs = [run(tmp_path, "one", 1, [0, 1]), run(tmp_path, "one", 2, [0, 1], steps=77)]
+    runs = [run("one", 1, [0, 1]), run("one", 2, [0, 1], steps=77)]
     draw_curves(runs, tmp_path / "curves.png")
     texts = [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
     assert texts[:2] == ["one, 1 seed", "one-2, 1 seed"]
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):
-    runs = [run(tmp_path, "one", seed, [0, seed, 20]) for seed in (1, 2, 3)]
+    runs = [run("one", seed, [0, seed, 20]) for seed in (1, 2, 3)]
     pictures = [tmp_path / "a.png", tmp_path / "b.png"]
     for picture in pictures:
         draw_curves(runs, picture)
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
     for picture in pictures:
-        draw_curve(runs[0].progress, picture, runs[0].recipe)
+        draw_curve(runs[0].rows, picture, runs[0].recipe)
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
-def test_a_curve_before_the_first_game_is_empty(tmp_path):
-    made = run(tmp_path, "one", 1, [])
-    draw_curve(made.progress, tmp_path / "curve.png", made.recipe)
+def test_a_curve_before_the_first_episode_is_empty(tmp_path):
+    made = run("one", 1, [])
+    draw_curve(made.rows, tmp_path / "curve.png", made.recipe)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UserError, match=r"one-1 has no finished game in its progress\.csv"):
+    with pytest.raises(UserError, match="one-1 has no finished episode"):
         draw_curves([made], tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
 
 
-def test_no_runs_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no runs to draw"):
-        draw_curves([], tmp_path / "curves.png")
-
-
-def test_runs_that_cannot_be_drawn_together_are_refused(tmp_path):
-    one, two = (run(tmp_path, "one", seed, [0, 10, 20]) for seed in (1, 2))
-    with pytest.raises(UserError, match="one-1 is named twice"):
-        draw_curves([one, two, one], tmp_path / "curves.png")
-    two.progress.write_text("steps,seconds,return_mean\n9000000,1,2\n9500000,2,3\n")
-    with pytest.raises(UserError, match="the runs of one have no steps in common"):
-        draw_curves([one, two], tmp_path / "curves.png")
+def test_seeds_without_steps_in_common_are_refused(tmp_path):
+    one, two = (run("one", seed, [0, 10, 20]) for seed in (1, 2))
+    late = [{"steps": 9e6, "seconds": 1.0, "return_mean": 2.0}]
+    with pytest.raises(UserError, match="no steps in common"):
+        draw_curves([one, two._replace(rows=late)], tmp_path / "curves.png")
 
 
 def test_a_human_below_the_curves_is_shown(tmp_path, figures):
-    draw_curves([run(tmp_path, "one", 1, [18, 19, 20])], tmp_path / "curves.png")
+    draw_curves([run("one", 1, [18, 19, 20])], tmp_path / "curves.png")
     low, high = figures[0].axes[0].get_ylim()
     assert low < 14.6 < high
 
 
-def test_pictures_leave_no_half_file(tmp_path, monkeypatch):
-    def full(*arguments, **keywords):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Figure, "savefig", full)
-    made = run(tmp_path, "one", 1, [1, 2])
-    with pytest.raises(OSError, match="No space"):
-        draw_curves([made], tmp_path / "curves.png")
-    assert not (tmp_path / "curves.png").exists()
-
-
 @pytest.mark.parametrize(("last", "label"), [(10, "human"), (-19, "human: 15, far above")])
 def test_a_human_far_above_does_not_flatten_the_curve(tmp_path, figures, last, label):
-    made = run(tmp_path, "one", 1, [-21, last])
-    draw_curve(made.progress, tmp_path / "curve.png", made.recipe)
+    made = run("one", 1, [-21, last])
+    draw_curve(made.rows, tmp_path / "curve.png", made.recipe)
     axes = figures[0].axes[0]
     assert axes.get_legend().get_texts()[-1].get_text() == label
     assert (axes.get_ylim()[1] > 14) == (label == "human")

@@ -1,4 +1,4 @@
-"""A policy's README says what its files say, and stays as it is while they do."""
+"""Model cards agree with the policy's files, and change only with them."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ import torch
 from ncp_agents.agents.recipe import Circuit, Recipe
 from ncp_agents.agents.saved_policy import build, save
 from ncp_agents.agents.zoo import zoo
+from ncp_agents.cli.report import write_report
 from ncp_agents.envs.perturbations import Perturbation
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation.model_card import write_report
 from ncp_agents.evaluation.scores import Scores, write_scores
 
 
@@ -37,16 +37,16 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_report_says_what_the_files_say(tmp_path):
+def test_the_card_agrees_with_the_files(tmp_path):
     folder = saved(tmp_path / "mine")
     path = folder / "scores.json"
     write_scores(path, scores((1.0, 5.0, 6.0)))
-    for way in (
+    for perturbation in (
         Perturbation("noise", 0.1),
         Perturbation("frame_skip_jitter", 2),
         Perturbation("frame_skip_jitter", 2, timespans=True),
     ):
-        write_scores(path, scores((1.0, 2.0, 3.0), perturbation=way))
+        write_scores(path, scores((1.0, 2.0, 3.0), perturbation=perturbation))
     written = write_report(folder)
     assert {p.name for p in written} == {
         "README.md",
@@ -57,27 +57,19 @@ def test_the_report_says_what_the_files_say(tmp_path):
     for part in (
         "# mine\n",
         "29 inter → 19 command → 16 motor neurons → 6 actions",
-        "| v4 | likeliest | 3 | 4.0 | 1.0 … 6.0 | 5.0 (1.0 … 6.0) |",
+        "| v4 | greedy | 3 | 4.0 | 1.0 … 6.0 | 5.0 (1.0 … 6.0) |",
         "| noise | 0.1 | 3 | 2.0 |",
-        "| frame skip jitter, circuit told the time | 2 | 3 | 2.0 |",
+        "| frame skip jitter, with timespans | 2 | 3 | 2.0 |",
         "NOOP 75 %, FIRE 25 %",
         "--protocol v4 --deterministic --episodes 3 --seed 3 --frame-skip-jitter 2 --noise 0.1\n",
         "arXiv:1511.06581",
         "5,000 steps, seed 1",
     ):
         assert part in text
-    assert "curve.png" not in text  # there is none
+    assert "curve.png" not in text
     for line in text.splitlines():
         if line.startswith("!["):
             assert (folder / line.partition("(")[2].rstrip(")")).is_file()
-
-
-def test_the_command_tells_how_many_games_were_side_by_side(tmp_path):
-    folder = saved(tmp_path / "mine")
-    write_scores(folder / "scores.json", scores((1.0, 2.0, 3.0), num_envs=2))
-    write_report(folder)
-    text = (folder / "README.md").read_text()
-    assert "--episodes 3 --seed 3 --num-envs 2\n" in text
 
 
 def test_writing_again_changes_nothing(tmp_path):
@@ -90,9 +82,10 @@ def test_writing_again_changes_nothing(tmp_path):
     before = contents(folder)
     write_report(folder)
     assert contents(folder) == before
-    write_scores(folder / "scores.json", scores((1.0, 3.0)))
+    write_scores(folder / "scores.json", scores((1.0, 3.0, 2.0), num_envs=2))
     write_report(folder)
     assert contents(folder)["README.md"] != before["README.md"]
+    assert "--episodes 3 --seed 3 --num-envs 2\n" in (folder / "README.md").read_text()
 
 
 def test_a_dense_circuit_has_no_wiring_to_show(tmp_path):
@@ -100,11 +93,11 @@ def test_a_dense_circuit_has_no_wiring_to_show(tmp_path):
     write_scores(folder / "scores.json", scores((1.0, 2.0)))
     assert [path.name for path in write_report(folder)] == ["README.md"]
     text = (folder / "README.md").read_text()
-    assert "8 CfC neurons that all read each other" in text
+    assert "8 CfC neurons that are fully connected" in text
     assert "wiring.png" not in text
 
 
-def test_a_clone_is_made_again_by_cloning(tmp_path):
+def test_a_clone_is_reproduced_by_cloning(tmp_path):
     folder = saved(tmp_path / "mine", wiring="FullyConnected", units=24, motor_neurons=8)
     (folder / "cloning.csv").write_text("epoch,seconds\n1,9.0\n")
     write_scores(folder / "scores.json", scores((1.0, 2.0)))
@@ -115,16 +108,16 @@ def test_a_clone_is_made_again_by_cloning(tmp_path):
     assert "8 motor and 16 inter neurons → 6 actions" in text
 
 
-def test_without_scores_the_report_says_what_to_do(tmp_path):
+def test_without_scores_there_is_no_card(tmp_path):
     folder = saved(tmp_path / "mine")
     before = contents(folder)
-    with pytest.raises(UserError, match="play for it: ncp-agents evaluate"):
+    with pytest.raises(UserError, match="ncp-agents evaluate"):
         write_report(folder)
     assert contents(folder) == before
 
 
 @pytest.mark.parametrize(("name", "folder"), sorted(zoo().items()))
-def test_reports_of_the_zoo_are_up_to_date(name, folder, tmp_path):
+def test_cards_of_the_zoo_are_up_to_date(name, folder, tmp_path):
     copy = tmp_path / name
     copy.mkdir()
     for path in folder.iterdir():

@@ -12,9 +12,9 @@ from PIL import Image
 
 from ncp_agents.agents.saved_policy import load
 from ncp_agents.agents.zoo import find
-from ncp_agents.cli.watching import record_trace
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
+from ncp_agents.explain.activations import record_trace
 from ncp_agents.explain.circuit_graph import circuit_graph
 from ncp_agents.rendering.page import write_page
 
@@ -54,10 +54,10 @@ def shown(request, tmp_path_factory):
     name = getattr(request, "param", "pong-cfc")
     policy = load(find(name))
     played = record_trace(policy, protocol=protocol("v4", max_frames=4 * STEPS), seed=2)
-    body = circuit_graph(policy)
+    graph = circuit_graph(policy)
     path = tmp_path_factory.mktemp("page") / f"{name}.html"
-    write_page(path, played, body, TITLE)
-    return path, played, body
+    write_page(path, played, graph, TITLE)
+    return path, played, graph
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ def place(page, node):
 
 @BOTH
 def test_the_numbers_are_the_recorded_ones(opened, shown):
-    _, played, body = shown
+    _, played, graph = shown
     page = opened()
     assert page.title() == page.locator("h1").inner_text() == TITLE
-    assert page.locator("#about").inner_text() == body.about
+    assert page.locator("#about").inner_text() == graph.about
     for step in (0, 37, 71, STEPS - 1):
         scrub(page, step)
         assert page.locator("#step").inner_text() == str(step + 1)
@@ -116,18 +116,18 @@ def test_the_numbers_are_the_recorded_ones(opened, shown):
         chances = [number(text) for text in page.locator(".chance").all_text_contents()]
         np.testing.assert_allclose(chances, 100 * played.probabilities[step], atol=0.501)
         assert (
-            page.locator(".taken .action").text_content() == body.names[128:][played.actions[step]]
+            page.locator(".taken .action").text_content() == graph.names[128:][played.actions[step]]
         )
 
 
-def test_the_screen_is_the_recorded_one(opened, shown):
+def test_the_frame_is_the_recorded_one(opened, shown):
     page = opened()
-    for step, screen in enumerate(shown[1].screens):
+    for step, frame in enumerate(shown[1].frames):
         if step in (0, 63, 64, 90):
             scrub(page, step)
             url = page.evaluate("document.getElementById('screen').toDataURL()")
             picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
-            np.testing.assert_array_equal(np.asarray(picture)[..., :3], screen)
+            np.testing.assert_array_equal(np.asarray(picture)[..., :3], frame)
 
 
 def test_play_pause_and_step_by_button_and_keyboard(opened):
@@ -158,7 +158,7 @@ def test_play_pause_and_step_by_button_and_keyboard(opened):
     page.wait_for_selector("#play:not(.playing)")
 
 
-def test_a_game_takes_as_long_as_it_took(opened):
+def test_an_episode_plays_in_real_time(opened):
     page = opened()
     passed = page.evaluate(
         """() => new Promise((resolve) => {
@@ -172,7 +172,7 @@ def test_a_game_takes_as_long_as_it_took(opened):
     assert passed[1] == pytest.approx(15 * passed[0], abs=3)
 
 
-def test_scrubbing_on_the_line_of_time(opened):
+def test_scrubbing_on_the_plot_over_time(opened):
     page = opened()
     box = page.locator("#plot").bounding_box()
     middle = box["x"] + box["width"] / 2
@@ -187,13 +187,13 @@ def test_scrubbing_on_the_line_of_time(opened):
 
 
 def test_hovering_names_a_neuron_and_shows_its_activity(opened, shown):
-    _, played, body = shown
+    _, played, graph = shown
     page = opened()
     scrub(page, 50)
     assert page.locator("#tip").is_hidden()
     for node in (3, 64, 100, 127):
         page.mouse.move(*place(page, node))
-        assert page.locator("#tip b").inner_text() == body.names[node]
+        assert page.locator("#tip b").inner_text() == graph.names[node]
         shown_activity = number(page.locator("#tip output").inner_text())
         assert shown_activity == pytest.approx(played.signals[50, node], abs=0.000501)
     drawn = page.evaluate(
@@ -208,23 +208,23 @@ def test_hovering_names_a_neuron_and_shows_its_activity(opened, shown):
 
 @BOTH
 def test_following_a_neuron_lists_its_strongest_synapses(opened, shown):
-    _, played, body = shown
+    _, played, graph = shown
     page = opened()
     scrub(page, 60)
-    currents = body.currents(played.signals)
+    currents = graph.currents(played.signals)
     for node in (70, 100):
         page.mouse.move(*place(page, node))
         page.mouse.down()
         page.mouse.up()
-        assert page.locator("#name").inner_text() == body.names[node]
+        assert page.locator("#name").inner_text() == graph.names[node]
         assert page.locator("#follow").input_value() == str(node)
         activity = number(page.locator("#activity").inner_text())
         assert activity == pytest.approx(played.signals[60, node], abs=0.000501)
         for own, other, end in (("inputs", 0, 1), ("outputs", 1, 0)):
-            synapses = np.flatnonzero(body.ends[:, end] == node)
+            synapses = np.flatnonzero(graph.ends[:, end] == node)
             strongest = synapses[np.argsort(-np.abs(currents[:, synapses]).mean(0))][:6]
             names = page.locator(f"#{own} .name").all_inner_texts()
-            assert names == [body.names[body.ends[s, other]] for s in strongest]
+            assert names == [graph.names[graph.ends[s, other]] for s in strongest]
             numbers = [number(text) for text in page.locator(f"#{own} output").all_inner_texts()]
             np.testing.assert_allclose(numbers, currents[60, strongest], atol=0.00051)
     first = page.locator("#inputs .name").first.inner_text()
@@ -232,8 +232,8 @@ def test_following_a_neuron_lists_its_strongest_synapses(opened, shown):
     assert page.locator("#name").inner_text() == first
     page.keyboard.press("Escape")
     assert page.locator("#followed").is_hidden()
-    page.locator("#follow").select_option(label=body.names[90])
-    assert page.locator("#name").inner_text() == body.names[90]
+    page.locator("#follow").select_option(label=graph.names[90])
+    assert page.locator("#name").inner_text() == graph.names[90]
 
 
 def test_light_and_dark(opened):
@@ -266,7 +266,7 @@ def test_nothing_is_cut_off_at_any_width(opened, width):
         assert stage["y"] <= y <= stage["y"] + stage["height"]
 
 
-def test_everything_has_a_name_for_those_who_cannot_see_it(opened):
+def test_every_control_has_an_accessible_name(opened):
     page = opened()
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, [role]")].filter((one) =>
@@ -277,11 +277,11 @@ def test_everything_has_a_name_for_those_who_cannot_see_it(opened):
 
 
 def test_a_page_is_replaced_whole(shown, tmp_path):
-    _, played, body = shown
-    with pytest.raises(UserError, match=r"page .*game.txt ends in '.txt', expected .html"):
-        write_page(tmp_path / "game.txt", played, body, "pong")
+    _, played, graph = shown
+    with pytest.raises(UserError, match=r"\.txt"):
+        write_page(tmp_path / "game.txt", played, graph, "pong")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "game.html").write_text("old")
-    write_page(tmp_path / "game.html", played, body, "pong")
+    write_page(tmp_path / "game.html", played, graph, "pong")
     assert (tmp_path / "game.html").stat().st_size > 100_000
     assert len(list(tmp_path.iterdir())) == 1

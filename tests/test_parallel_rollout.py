@@ -1,4 +1,4 @@
-"""Loops of games in threads of their own: joined in order, and gone when the context is."""
+"""Parallel rollouts: steps in order, threads that end with the context."""
 
 import itertools
 import threading
@@ -9,8 +9,8 @@ import pytest
 import torch
 from test_evaluation import SHORT, fresh_policy
 
-from ncp_agents.evaluation.parallel_rollout import AT_ONCE, parallel_rollouts
-from ncp_agents.evaluation.rollout import Step, env_factory, groups, rollout
+from ncp_agents.evaluation.parallel_rollout import CHUNK, parallel_rollouts
+from ncp_agents.evaluation.rollout import Step, env_factory, env_groups, rollout
 from ncp_agents.torch import kernels
 
 
@@ -20,34 +20,38 @@ def policy():
 
 
 @contextmanager
-def loops(policy, num_envs):
-    with groups(policy, env_factory(policy, SHORT, render=False), num_envs, seed=3) as halves:
-        yield [rollout(*half) for half in halves]
+def rollouts(policy, num_envs):
+    with env_groups(policy, env_factory(policy, SHORT, render=False), num_envs, seed=3) as groups:
+        yield [rollout(*group) for group in groups]
 
 
-def test_steps_are_those_of_each_loop_alone_side_by_side(policy):
-    """Games of 25 steps, so that both halves end some and begin others."""
-    with loops(policy, 3) as ours, loops(policy, 3) as alone, parallel_rollouts(ours) as steps:
+def test_steps_are_those_of_each_rollout_alone_concatenated(policy):
+    """Episodes of 25 steps, so that some end in both groups."""
+    with (
+        rollouts(policy, 3) as ours,
+        rollouts(policy, 3) as alone,
+        parallel_rollouts(ours) as steps,
+    ):
         for step, first, second in itertools.islice(zip(steps, *alone, strict=False), 60):
             assert [len(first.actions), len(second.actions)] == [2, 1]
-            for name in ("observations", "episode_starts", "actions", "rewards", "dones"):
+            for name in ("observations", "resets", "actions", "rewards", "dones"):
                 expected = [*getattr(first, name), *getattr(second, name)]
                 np.testing.assert_array_equal(getattr(step, name), expected, name)
             for joined, *parts in zip(step.state, first.state, second.state, strict=True):
                 np.testing.assert_array_equal(joined, np.concatenate(parts, axis=1))
             endings = [info.keys() for info in [*first.infos, *second.infos]]
             assert [info.keys() for info in step.infos] == endings
-            assert step.screens is None
+            assert step.rgb_frames is None
 
 
-def test_both_halves_have_games_and_random_numbers_of_their_own(policy):
-    with loops(policy, 2) as both, parallel_rollouts(both) as steps:
+def test_groups_have_environments_and_random_numbers_of_their_own(policy):
+    with rollouts(policy, 2) as both, parallel_rollouts(both) as steps:
         actions = np.array([step.actions for step in itertools.islice(steps, 25)])
     assert (actions[:, 0] != actions[:, 1]).any()
 
 
 def numbered(start, threads=None):
-    """Steps of one game whose reward counts them."""
+    """Steps of one environment whose reward counts them."""
     for number in itertools.count(start):
         if threads is not None:
             threads.add((threading.get_ident(), torch.get_num_threads(), kernels.are_on()))
@@ -55,14 +59,14 @@ def numbered(start, threads=None):
         yield Step(one, one, one, (one[None],), one, one, [{}], [one])
 
 
-def test_each_loop_has_a_thread_in_the_context_of_the_caller():
+def test_each_rollout_has_a_thread_in_the_context_of_the_caller():
     threads = set()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with kernels.off(), parallel_rollouts([numbered(0, threads), numbered(100, threads)]) as steps:
-        for number, step in enumerate(itertools.islice(steps, 5 * AT_ONCE)):
+        for number, step in enumerate(itertools.islice(steps, 5 * CHUNK)):
             assert step.rewards.tolist() == [number, 100 + number]
-            assert [screen.tolist() for screen in step.screens] == [[number], [100 + number]]
+            assert [frame.tolist() for frame in step.rgb_frames] == [[number], [100 + number]]
     torch.set_num_threads(before)
     identities, torch_threads, kernels_on = map(set, zip(*threads, strict=True))
     assert len(identities) == 2
@@ -95,7 +99,7 @@ def test_an_error_in_a_thread_reaches_the_caller():
     assert threading.active_count() == before
 
 
-def test_one_loop_stays_in_the_callers_thread():
+def test_a_single_rollout_stays_in_the_callers_thread():
     threads = set()
     with parallel_rollouts([numbered(0, threads)]) as steps:
         assert next(steps).rewards == [0]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ncp_agents.agents import saved_policy, zoo
 from ncp_agents.agents.recipe import Circuit, Environment, Recipe, read_recipe, to_toml
-from ncp_agents.cli.policies_table import policies_table
+from ncp_agents.cli.policies import policies_table
 from ncp_agents.envs.games import RECURRENT_PPO_SCORES
 from ncp_agents.envs.perturbations import Perturbation
 from ncp_agents.evaluation.scores import Scores, read_scores, scores_of, write_scores
@@ -28,7 +28,7 @@ def test_a_saved_policy_is_complete_and_acts(name, folder):
     policy = saved_policy.load(folder)
     assert policy.recipe == read_recipe(folder / "recipe.toml")
     named = tomllib.loads((folder / "recipe.toml").read_text())
-    assert named == asdict(policy.recipe)  # nothing is left to defaults, which may change
+    assert named == asdict(policy.recipe)  # no field is left to defaults, which may change
     assert policy.name == name
     frames = np.zeros((2, policy.recipe.environment.frame_stack, 84, 84), np.uint8)
     actions, state = policy.act(frames)
@@ -53,7 +53,7 @@ def test_small_policies_beat_the_published_lstm(name):
     assert scores_of(folder)["v4"].mean > published
 
 
-def test_the_likeliest_actions_of_pong_cfc_win():
+def test_greedy_actions_of_pong_cfc_win():
     assert scores_of(dict(ZOO)["pong-cfc"])["v4-deterministic"].mean >= 20
 
 

@@ -55,8 +55,8 @@ def parse_only(monkeypatch):
         parse(*args, **kwargs)
         raise Parsed
 
-    for command in cli.COMMANDS.values():
-        monkeypatch.setattr(import_module(command.__module__), "parse", parse_and_end)
+    for command in cli.COMMANDS:
+        monkeypatch.setattr(import_module(f"ncp_agents.cli.{command}"), "parse", parse_and_end)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ncp_agents import registry
 from ncp_agents.agents.recipe import Recipe
-from ncp_agents.agents.saved_policy import RECIPE, WEIGHTS, load
-from ncp_agents.agents.weights import load_weights, weights
 from ncp_agents.errors import UserError
-from ncp_agents.sb3.policies import CnnNcpPolicy
+
+if TYPE_CHECKING:
+    from ncp_agents.sb3.policies import CnnNcpPolicy
 
 
 def zoo() -> dict[str, Path]:
-    """Return the folders of the known policies by name; ./policies takes precedence."""
+    """Return the folders of the package's saved policies and of those in ./policies, by name."""
     found: dict[str, Path] = {}
     package = Path(__file__).parent.parent
     for root in (package / "policies", package.parent / "policies", Path("policies")):
-        found |= {p.parent.name: p.parent for p in sorted(root.glob(f"*/{RECIPE}"))}
+        if root.is_dir():
+            found |= {p.parent.name: p.parent for p in sorted(root.glob("*/recipe.toml"))}
     return found
 
 
@@ -30,16 +32,19 @@ def find(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if "/" in name or "\\" in name:
-        raise UserError(f"no policy folder {name}; list some: ncp-agents policies")
+        raise UserError(f"there is no policy folder {name}; ncp-agents policies lists some")
     return registry.get("policy", name, zoo())
 
 
 def start_from(recipe: Recipe, network: CnnNcpPolicy) -> None:
-    """Copy the weights of the policy that the recipe starts from, if any, into the network.
+    """Load the weights that the recipe starts from, if it names a policy.
 
     Raises:
         UserError: no such policy, or one of another network.
     """
     if recipe.start:
+        from ncp_agents.agents.saved_policy import WEIGHTS, load
+        from ncp_agents.agents.weights import load_weights, weights
+
         folder = find(recipe.start)
         load_weights(network, weights(load(folder).network), folder / WEIGHTS)

@@ -1,6 +1,6 @@
-"""The command line: `ncp-agents train | record | clone | evaluate | …`, and the same as scripts.
+"""The command line: `ncp-agents COMMAND`, a module of this folder for each command.
 
-Options are the fields of dataclasses, read by tyro; a user's mistake is one line and exit code 2.
+Options are the fields of dataclasses, read by tyro. A module is imported when its command is run.
 """
 
 from __future__ import annotations
@@ -8,62 +8,51 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from io import TextIOWrapper
 
-from ncp_agents import registry
-from ncp_agents.cli.clone import clone
-from ncp_agents.cli.convert import convert, export
-from ncp_agents.cli.evaluate import evaluate
-from ncp_agents.cli.parsing import SIGNALLED, USER_MISTAKE, WORK_FAILED
-from ncp_agents.cli.record import record
-from ncp_agents.cli.show import plot, policies, report, wiring
-from ncp_agents.cli.train import train
+from ncp_agents import __version__, registry
 from ncp_agents.errors import NonFiniteError, UserError
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": train,
-    "record": record,
-    "clone": clone,
-    "evaluate": evaluate,
-    "plot": plot,
-    "report": report,
-    "export": export,
-    "convert": convert,
-    "policies": policies,
-    "wiring": wiring,
+WORK_FAILED, USER_MISTAKE = 1, 2  # exit codes
+SIGNALLED = 128  # plus the signal's number, as shells report it
+
+COMMANDS = {
+    "train": ("POLICY", "train a policy from its recipe"),
+    "record": ("POLICY", "record demonstrations by a saved policy or a person"),
+    "clone": ("POLICY", "clone a policy from demonstrations"),
+    "evaluate": ("POLICY...", "score saved policies; film or watch their episodes"),
+    "plot": ("RUN...", "draw the learning curves of runs"),
+    "report": ("POLICY...", "write the README.md of saved policies"),
+    "export": ("POLICY", "export a saved policy as an ONNX file"),
+    "convert": ("FILE FILE", "convert a layer between torch, Keras and MLX"),
+    "policies": ("", "list the saved policies with their scores"),
+    "wiring": ("[POLICY]", "draw the wiring of a circuit"),
 }
-
-USAGE = """usage: ncp-agents COMMAND [OPTIONS]
-
-  train POLICY      train a policy from its recipe, in a run folder
-  record POLICY     record a saved policy's games, or a person's, as demos
-  clone POLICY      clone a policy from demos
-  evaluate POLICY…  play whole games with saved policies, and report their scores
-  plot RUN…         draw the learning curves of runs
-  report POLICY…    write a saved policy's README.md from its recipe and scores
-  export POLICY     write a saved policy as an ONNX file
-  convert FILE FILE convert a layer between torch, Keras and MLX
-  policies          list the saved policies with their scores
-  wiring [POLICY]   draw a circuit: who feeds whom, and with what sign
-
-`ncp-agents COMMAND --help` explains each with its options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command → exit code: 0, 1 (the work failed), 2 (the user's mistake), 128 + signal."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0, 1 (the work failed), 2 (a mistake in the options or files) or 128 plus a
+        signal's number.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack – or …
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who read the output has gone, such as `head`
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
         return SIGNALLED + 13  # SIGPIPE, which Windows does not have
     except (UserError, OSError) as error:  # OSError: a full or unwritable disk
         print(f"ncp-agents: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except SystemExit as end:  # tyro has shown the help, or a mistake
+        return int(end.code or 0)
     except MemoryError as error:
         print(f"ncp-agents: out of memory ({error}); choose smaller sizes", file=sys.stderr)
         return WORK_FAILED
@@ -76,11 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
+        print("usage: ncp-agents COMMAND [OPTIONS]\n")
+        for name, (operands, about) in COMMANDS.items():
+            print(f"  {name} {operands}".ljust(22) + about)
+        print("\n`ncp-agents COMMAND --help` explains each command and its options.")
         return 0 if arguments else USER_MISTAKE
     if arguments[0] == "--version":
-        from ncp_agents import __version__
-
         print(__version__)
         return 0
-    return registry.get("command", arguments[0], COMMANDS)(arguments[1:])
+    registry.get("command", arguments[0], COMMANDS)
+    return import_module(f"{__name__}.{arguments[0]}").main(arguments[1:])

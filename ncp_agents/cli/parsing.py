@@ -1,81 +1,96 @@
-"""From words to options: dataclasses read by tyro, a mistake told in one line."""
+"""Options as dataclasses that tyro reads, and recipes as the defaults of options.
+
+What this module imports is light: a misspelt option or policy is answered without loading torch.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import itertools
-import re
-from collections.abc import Sequence
-from operator import attrgetter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from ncp_agents.agents.recipe import Recipe, read_recipe
+from ncp_agents.agents.zoo import find
 from ncp_agents.errors import UserError
-
-WORK_FAILED = 1  # exit code where the work failed, not the user
-USER_MISTAKE = 2
-SIGNALLED = 128  # plus the signal's number, as shells report it
 
 T = TypeVar("T")
 
 
+def shown_as(metavar: str, default: str = "") -> Any:
+    """Return how the help shows an option whose default is None or empty."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default and f"(default: {default})")
+
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""An option that is off unless it is given; there is no --no-..."""
+
+
 def parse(kind: type[T], arguments: Sequence[str], command: str, default: T | None = None) -> T:
-    """Tyro's reading of the arguments, with its boxed error cut down to one line."""
-    said = io.StringIO()
+    """Return the options in `arguments`; on a mistake tyro shows it and exits with code 2.
+
+    Args:
+        kind: a dataclass.
+        arguments: after the command.
+        command: for the usage.
+        default: a `kind` with the values of options that are not given.
+
+    Raises:
+        UserError: a value that the dataclass refuses.
+    """
+    prog = f"ncp-agents {command}"
     try:
-        with contextlib.redirect_stderr(said):
-            if default is None:
-                return tyro.cli(kind, args=arguments, prog=f"ncp-agents {command}")
-            return tyro.cli(kind, args=arguments, prog=f"ncp-agents {command}", default=default)
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise UserError(_one_line(said.getvalue())) from None
-    except ValueError as error:  # of the outermost dataclass, which tyro lets through
+        if default is None:
+            return tyro.cli(kind, args=arguments, prog=prog)
+        return tyro.cli(kind, args=arguments, prog=prog, default=default)
+    except ValueError as error:
         raise UserError(str(error)) from None
 
 
-def _one_line(box: str) -> str:
-    """The first paragraph of tyro's box below its title, and the first option that it suggests."""
-    _, *lines = (line.strip("╭╮╰╯│| ") for line in box.splitlines())
-    paragraphs = [
-        " ".join(group)
-        for is_rule, group in itertools.groupby(lines, lambda line: set(line) <= set("─-"))
-        if not is_rule
-    ]
-    suggestion = re.search(r"Perhaps you meant:\W*(--[\w.-]+)", box)
-    return paragraphs[0] + (f"; did you mean {suggestion[1]}?" if suggestion else "")
-
-
-def named_first(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """What the first argument names, None where it is an option; and the arguments after it."""
+def split_policy(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """Return the first argument, None where it is an option, and the arguments after it."""
     if arguments and not arguments[0].startswith("-"):
         return arguments[0], arguments[1:]
     return None, arguments
 
 
-def named_recipe(name: str) -> Recipe:
-    """The recipe of a file, of a policy folder, or of a policy by name."""
-    from ncp_agents.agents.saved_policy import RECIPE
-    from ncp_agents.agents.zoo import find
-
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe of a TOML file, of a policy folder, or of a policy by name."""
     path = Path(name)
-    if path.suffix == ".toml":
-        return read_recipe(path)
-    return read_recipe(find(name) / RECIPE)
+    return read_recipe(path if path.suffix == ".toml" else find(name) / "recipe.toml")
 
 
-def refuse_unused(choice: T, base: T, command: str, *unused: str) -> None:
-    """Refuse options that a command does not read; `unused` are fields, such as "ppo.gamma".
+def resumed_recipe(
+    run: Path,
+    stored: Recipe,
+    policy: str | None,
+    asked: Recipe,
+    with_default: Callable[[Recipe], Recipe],
+    *changeable: str,
+) -> Recipe:
+    """Return the recipe to resume a run with.
+
+    Args:
+        run: its folder.
+        stored: its recipe.
+        policy: as named on the command line: a recipe file, which must agree with the run's, or a
+            policy, of which only the name is compared; None takes the run's recipe.
+        asked: the recipe of the command line, with the policy's as default.
+        with_default: the recipe of the command line, with another as default.
+        changeable: fields that may differ.
 
     Raises:
-        UserError: one of them is not as in `base`, which is without the command line.
+        UserError: the run has other settings than the command line.
     """
-    for name in unused:
-        if attrgetter(name)(choice) != attrgetter(name)(base):
-            option = name.replace("_", "-")
-            raise UserError(f"--{option} has no effect in ncp-agents {command}; leave it out")
+    if policy is None or not policy.endswith(".toml"):
+        if policy is not None and stored.name != asked.name:
+            raise UserError(f"{run} is a run of {stored.name!r}, not of {asked.name!r}")
+        asked, policy = with_default(stored), "these options"
+    if replace(stored, **{name: getattr(asked, name) for name in changeable}) != asked:
+        raise UserError(
+            f"{run} has other settings than {policy}; leave them out to continue with its own, "
+            f"{run / 'recipe.toml'}"
+        )
+    return asked

@@ -1,4 +1,4 @@
-"""Scores as tables for a terminal, and as the words in them."""
+"""Scores as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from ncp_agents.evaluation.scores import Scores
 from ncp_agents.evaluation.statistics import CONFIDENCE, STATISTICS
 
 
-def table(scores: Scores) -> Table:
-    """All there is to say of one way of playing, for rich to print."""
+def scores_table(scores: Scores) -> Table:
+    """Return all statistics of one evaluation."""
     result = Table("", scores.key, box=box.SIMPLE_HEAD)
     result.add_row("game", scores.game)
     for name in STATISTICS:
         value = number(getattr(scores, name))
         result.add_row(name.replace("_", " "), f"{value}  ({span(scores, name)})")
+    speed = scores.steps_per_second
     for name, shown in (
         ("std", number(scores.std)),
         ("human-normalised", percent(scores.human_normalised)),
-        ("games", str(len(scores.returns))),
+        ("episodes", str(len(scores.returns))),
         ("mean length", _duration(scores.mean_length)),
-        ("steps/s", "–" if math.isnan(speed := scores.steps_per_second) else f"{speed:,.0f}"),
+        ("steps/s", "–" if speed is None else f"{speed:,.0f}"),
         ("actions", shares(scores)),
     ):
         result.add_row(name, shown)
@@ -38,11 +39,11 @@ def table(scores: Scores) -> Table:
     return result
 
 
-def comparison(rows: Iterable[tuple[str, Scores]]) -> Table:
-    """A row for each policy and way of playing."""
+def comparison_table(rows: Iterable[tuple[str, Scores]]) -> Table:
+    """Return a row for each evaluation, with the name of its policy."""
     result = Table("policy", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    result.add_column("scored under", overflow="fold")
-    for column in ("games", "mean", f"{percent(CONFIDENCE)} interval", "IQM", "human"):
+    result.add_column("setting", overflow="fold")
+    for column in ("n", "mean", f"{percent(CONFIDENCE)} interval", "IQM", "human"):
         result.add_column(column, justify="right")
     for name, scores in rows:
         result.add_row(
@@ -54,11 +55,12 @@ def comparison(rows: Iterable[tuple[str, Scores]]) -> Table:
             number(scores.interquartile_mean),
             percent(scores.human_normalised),
         )
+    result.caption = "n: episodes; IQM: interquartile mean; human: human-normalised mean"
     return result
 
 
 def _duration(steps: float) -> str:
-    """1204 steps (1:20), minutes and seconds of the game's time."""
+    """1204 steps (1:20), in minutes and seconds of the emulator's time."""
     if math.isnan(steps):
         return "–"
     minutes, seconds = divmod(round(steps / STEPS_PER_SECOND), 60)

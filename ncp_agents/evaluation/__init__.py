@@ -1,1 +1,1 @@
-"""How well a policy plays: rollouts, scores and their statistics."""
+"""Evaluation of saved policies: rollouts, scores and their statistics."""

@@ -1,66 +1,44 @@
-"""How well a policy plays: whole games, their scores, and what is known from so few of them."""
+"""Evaluation of a saved policy: whole episodes with unclipped rewards, and their scores."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ncp_agents.agents.saved_policy import SavedPolicy, State
-from ncp_agents.cli.console import Terminal
-from ncp_agents.cli.tables import table
-from ncp_agents.cli.watching import in_window, record_trace, record_video, title_of
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings
-from ncp_agents.envs.perturbations import JitteredAtariVecEnv, Perturbation, perturbed
+from ncp_agents.envs.perturbations import JitteredAtariVecEnv, Perturbation
 from ncp_agents.envs.protocol import PROTOCOLS, AtariProtocol
-from ncp_agents.errors import UserError
 from ncp_agents.evaluation.parallel_rollout import parallel_rollouts
 from ncp_agents.evaluation.rollout import (
-    Player,
+    Policy,
     Step,
     check_episodes,
     default_num_envs,
     env_factory,
+    env_groups,
     episodes_per_env,
-    evaluation_protocol,
-    groups,
     rollout,
 )
-from ncp_agents.evaluation.scores import SCORES, Scores, read_scores, write_scores
-from ncp_agents.explain.activations import Trace
-from ncp_agents.explain.circuit_graph import circuit_graph
-from ncp_agents.files import check_writable
-from ncp_agents.rendering.circuit_video import circuit_frames
-from ncp_agents.rendering.page import check_page_path, write_page
-from ncp_agents.rendering.video import check_video_path, write_video
-from ncp_agents.rendering.window import Window
+from ncp_agents.evaluation.scores import Scores
 
 
-class Game(NamedTuple):
-    """A finished game."""
+class EpisodeStats(NamedTuple):
+    """A finished episode."""
 
     score: float  # undiscounted, unclipped
     length: int  # steps
-
-
-class Games(NamedTuple):
-    """What was counted, and how fast it went."""
-
-    games: list[Game]
-    actions: np.ndarray  # (A,): how often each was taken in these games
-    steps_per_second: float  # all environments together
+    actions: np.ndarray  # (A,) int: how often each was taken
 
 
 @dataclasses.dataclass(frozen=True)
 class TimespanPolicy:
-    """A policy whose circuit learns how long each step of jittered games really was."""
+    """A saved policy that receives the timespans of an environment with frame-skip jitter."""
 
     policy: SavedPolicy
     env: JitteredAtariVecEnv
@@ -72,6 +50,7 @@ class TimespanPolicy:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State]:
+        """Return actions (B,) and the new state."""
         timespans = self.env.timespans
         return self.policy.act(observation, state, episode_start, deterministic, timespans)
 
@@ -83,28 +62,28 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = False,
     num_envs: int | None = None,
-    on_episode: Callable[[Game], None] | None = None,
+    on_episode: Callable[[EpisodeStats], None] | None = None,
     watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
     perturbation: Perturbation | None = None,
-    seat: Callable[[SavedPolicy, AtariVecEnv], Player] | None = None,
+    policy_factory: Callable[[SavedPolicy, AtariVecEnv], Policy] | None = None,
 ) -> Scores:
-    """Play `episodes` whole games, rewards unclipped.
+    """Run whole episodes and return their scores.
 
     Args:
-        policy: plays; its network stays as it is.
-        episodes: games, at least 1.
+        policy: its network is not changed.
+        episodes: at least 1.
         protocol: "v4", "v5" or an `AtariProtocol`, taken as its `evaluation()`; the frame stack is
             the policy's own.
         seed: of environments and sampled actions. The same seed and num_envs give the same scores.
-            torch's own random numbers are left as they were.
-        deterministic: take the likeliest action each step instead of sampling one.
-        num_envs: games side by side; None takes `default_num_envs(episodes)`.
-        on_episode: told of each counted game as it ends.
-        watch: gets the steps, with screens, and hands them on; the evaluation ends early where it
-            stops, with the games finished so far. Not with a perturbation.
-        perturbation: what comes between the games and the policy.
-        seat: says who plays some of the games in the policy's place; None is the policy itself,
-            told the time where the perturbation says so.
+            torch's own random state is left as it was.
+        deterministic: take greedy actions instead of sampled ones.
+        num_envs: parallel environments; None takes `default_num_envs(episodes)`.
+        on_episode: called with each counted episode as it ends.
+        watch: receives the steps, with RGB frames, and yields them again; the evaluation ends where
+            it stops, with the episodes finished so far. Not with a perturbation.
+        perturbation: of observations, actions or time between environment and policy.
+        policy_factory: from policy and environment of a group to the policy that acts in it; None
+            takes the policy itself, which receives timespans where the perturbation says so.
 
     Raises:
         UserError: an unknown protocol, a perturbation that the protocol has already, or what
@@ -113,33 +92,35 @@ def evaluate(
     check_episodes(episodes, num_envs, seed)
     num_envs = min(num_envs or default_num_envs(episodes), episodes)
     name = protocol if isinstance(protocol, str) else protocol_name(protocol)
-
     meanings = action_meanings(policy.recipe.environment.game)
-    make = env_factory(policy, protocol, watch is not None, perturbation)
+    make_env = env_factory(policy, protocol, watch is not None, perturbation)
 
-    def loop(player: SavedPolicy, env: AtariVecEnv) -> Iterator[Step]:
-        if seat is not None:
-            return rollout(seat(player, env), env, deterministic)
+    def rollout_of(member: SavedPolicy, env: AtariVecEnv) -> Iterator[Step]:
+        if policy_factory is not None:
+            return rollout(policy_factory(member, env), env, deterministic)
         if isinstance(env, JitteredAtariVecEnv) and perturbation and perturbation.timespans:
-            return rollout(TimespanPolicy(player, env), env, deterministic)
-        return rollout(player, env, deterministic)
+            return rollout(TimespanPolicy(member, env), env, deterministic)
+        return rollout(member, env, deterministic)
 
     with (
-        groups(policy, make, num_envs, seed) as halves,
-        parallel_rollouts([loop(half.player, half.env) for half in halves]) as steps,
+        env_groups(policy, make_env, num_envs, seed) as groups,
+        parallel_rollouts([rollout_of(group.policy, group.env) for group in groups]) as steps,
     ):
-        counted = steps if watch is None else watch(steps)
-        games, actions, speed = _counted_games(
-            counted, episodes_per_env(episodes, num_envs), len(meanings), on_episode
+        finished, speed = _count_episodes(
+            steps if watch is None else watch(steps),
+            episodes_per_env(episodes, num_envs),
+            len(meanings),
+            on_episode,
         )
+    actions = sum((episode.actions for episode in finished), np.zeros(len(meanings), int))
     return Scores(
         game=policy.recipe.environment.game,
         protocol=name,
         deterministic=deterministic,
         seed=seed,
         num_envs=num_envs,
-        returns=tuple(game.score for game in games),
-        lengths=tuple(game.length for game in games),
+        returns=tuple(episode.score for episode in finished),
+        lengths=tuple(episode.length for episode in finished),
         actions=dict(zip(meanings, actions.tolist(), strict=True)),
         perturbation=perturbation,
         steps_per_second=round(speed, 1),
@@ -147,21 +128,8 @@ def evaluate(
     )
 
 
-def check_perturbations(
-    policy: SavedPolicy, protocol: str | AtariProtocol, ways: Iterable[Perturbation | None]
-) -> None:
-    """Raises UserError where one of these cannot come between the games and this policy."""
-    game, rules = policy.recipe.environment.game, evaluation_protocol(policy, protocol)
-    for way in filter(None, ways):
-        if way.timespans and policy.recipe.circuit.cell == "lstm":
-            raise UserError(
-                f"{policy.name} is an LSTM, which no time can be told; leave jitter out"
-            )
-        perturbed(way, game, 1, rules, seed=0).close()
-
-
 def protocol_name(protocol: AtariProtocol) -> str:
-    """The nearest named protocol, and how this one differs in evaluation: "v4(max_frames=400)"."""
+    """Return the nearest named protocol and the differences in evaluation: "v4(max_frames=400)"."""
     ours = dataclasses.asdict(protocol.evaluation())
     del ours["frame_stack"]  # the policy's
     differences = {
@@ -177,167 +145,36 @@ def protocol_name(protocol: AtariProtocol) -> str:
     return f"{nearest}({changes})" if changes else nearest
 
 
-def evaluate_command(
-    policy: SavedPolicy,
-    *,
-    episodes: int = 30,
-    protocol: str | AtariProtocol = "v4",
-    deterministic: bool = False,
-    seed: int = 0,
-    video: Path | None = None,
-    brain: bool = False,
-    page: Path | None = None,
-    video_games: int = 1,
-    render: Literal["human"] | None = None,
-    output: Path | None = None,
-    num_envs: int | None = None,
-) -> Scores:
-    """Evaluate with a progress bar, write `output`, print the table, write the video.
-
-    With render="human" the games that count are the ones in the window, one at a time at the
-    game's own speed; closing the window ends the command, prints the games finished by then and
-    writes nothing, since fewer games are not what was asked for. A video is recorded afterwards,
-    of `video_games` further games played alone: screens of all scored games would halve the speed.
-
-    Args:
-        brain: whether the video and the window have the circuit beside the game.
-        page: an HTML file of the same games as the video, the game and the circuit step by step.
-        output: the scores file; None takes the policy's own, if it has a folder. An entry of more
-            games than `episodes` stays as it is.
-
-    Raises:
-        UserError: before any game is played, where a file cannot be written, a window not be
-            opened, or an option makes no sense.
-    """
-    check_episodes(episodes, num_envs, seed)
-    if output is None and policy.folder is not None:
-        output = policy.folder / SCORES
-    _check_files(output, video, page)
-    if brain and video is None and render is None:
-        raise UserError(
-            "--brain is the circuit beside a game that is shown; add --video game.mp4 or "
-            "--render human"
-        )
-    if video_games < 1:
-        raise UserError(f"video_games is {video_games}, expected >= 1")
-    if video_games > 1 and video is None and page is None:
-        raise UserError("--video-games is of a video or a page; add --video game.mp4")
-    if render is not None and (num_envs or 1) > 1:
-        raise UserError(f"num_envs is {num_envs}, but a window shows one game; leave it out")
-
-    console = Terminal()
-    with contextlib.ExitStack() as stack:
-        watching: dict[str, Any] = {}
-        if render is not None:
-            num_envs = 1
-            window = Window(policy.name, scale=1 if brain else 3)
-            stack.enter_context(contextlib.closing(window))
-            watching = in_window(policy, window, brain, protocol, seed, deterministic)
-        scores = evaluate_with_bar(
-            policy, episodes, protocol, seed, deterministic, num_envs, **watching
-        )
-    stopped = len(scores.returns) < episodes
-    said = write_unless_fewer(output, scores) if output is not None and not stopped else None
-    console.print(table(scores))
-    if stopped:
-        console.print(f"stopped after {len(scores.returns)} of {episodes} games; nothing written")
-        return scores
-    if said is not None:
-        console.print(said, soft_wrap=True)
-    if (brain and video is not None) or page is not None:
-        played = record_trace(policy, video_games, protocol, seed, deterministic)
-        _show_circuit(policy, played, video if brain else None, page, console)
-    if video is not None:
-        if not brain:
-            record_video(policy, video, video_games, protocol, seed, deterministic)
-        console.print(f"video: {video}", soft_wrap=True)
-    return scores
-
-
-def _check_files(output: Path | None, video: Path | None, page: Path | None) -> None:
-    if output is not None:
-        check_writable(output, "--output")
-        if output.exists():
-            read_scores(output)
-    if video is not None:
-        check_video_path(video)
-        check_writable(video, "--video")
-    if page is not None:
-        check_page_path(page)
-        check_writable(page, "--page")
-
-
-def _show_circuit(
-    policy: SavedPolicy, played: Trace, video: Path | None, page: Path | None, console: Terminal
-) -> None:
-    """The games of a trace and the circuit that played them, as a video and as a page."""
-    circuit, title = circuit_graph(policy), title_of(policy)
-    if circuit.in_blocks:
-        console.print(f"{circuit.about}: too many for lines, drawn as blocks of neurons")
-    if video is not None:
-        frames = circuit_frames(played, circuit, title)
-        write_video(video, tqdm(frames, video.name, len(played), unit=" steps"), scale=1)
-    if page is not None:
-        write_page(page, played, circuit, title)
-        console.print(f"page: {page}", soft_wrap=True)
-
-
-def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: Any) -> Scores:
-    """`evaluate`, with a progress bar that shows the mean so far."""
-    with tqdm(total=episodes, unit=" games", desc=policy.name) as bar:
-        total = 0.0
-
-        def on_episode(game: Game) -> None:
-            nonlocal total
-            total += game.score
-            bar.update()
-            bar.set_postfix_str(f"mean {total / bar.n:.1f}")
-
-        return evaluate(policy, episodes, *args, **kwargs, on_episode=on_episode)
-
-
-def write_unless_fewer(path: Path, scores: Scores) -> str:
-    """Write scores into a scores file, unless it knows more games of the same weights → what was
-    done, in words.
-    """
-    known = read_scores(path).get(scores.key) if path.exists() else None
-    if (
-        known is not None
-        and known.may_be_of(scores.weights_sha256)
-        and len(known.returns) > len(scores.returns)
-    ):
-        return f"{path} keeps its {len(known.returns)} games under {scores.key}, which say more"
-    write_scores(path, scores)
-    return f"scores: {path}"
-
-
-def _counted_games(
-    steps: Iterable[Step],
+def _count_episodes(
+    steps: Iterator[Step],
     episodes_per_env: list[int],
-    actions: int,
-    on_episode: Callable[[Game], None] | None,
-) -> Games:
-    """The first episodes_per_env[i] games of environment i, environment after environment."""
-    games: list[list[Game]] = [[] for _ in episodes_per_env]
-    running, taken = np.zeros((len(episodes_per_env), actions), int), np.zeros(actions, int)
-    missing, played, began = sum(episodes_per_env), 0, None
+    num_actions: int,
+    on_episode: Callable[[EpisodeStats], None] | None,
+) -> tuple[list[EpisodeStats], float]:
+    """Return the first episodes_per_env[i] episodes of environment i, and total steps per second.
+
+    Episodes are ordered by environment.
+    """
+    num_envs, missing = len(episodes_per_env), sum(episodes_per_env)
+    finished: list[list[EpisodeStats]] = [[] for _ in range(num_envs)]
+    taken = np.zeros((num_envs, num_actions), int)  # in the episodes that are running
+    began, total_steps = time.perf_counter(), -num_envs
     for step in steps:
-        if began is None:
-            began = time.perf_counter()  # the games have been set up
-        else:
-            played += len(episodes_per_env)
-        running[np.arange(len(episodes_per_env)), step.actions] += 1
+        if total_steps < 0:
+            began = time.perf_counter()  # the environments have been set up
+        total_steps += num_envs
+        taken[np.arange(num_envs), step.actions] += 1
         for i, info in enumerate(step.infos):
             if "episode" not in info:
                 continue
-            if len(games[i]) < episodes_per_env[i]:
-                games[i].append(Game(info["episode"]["r"], info["episode"]["l"]))
-                taken += running[i]
+            if len(finished[i]) < episodes_per_env[i]:
+                score, length = float(info["episode"]["r"]), int(info["episode"]["l"])
+                finished[i].append(EpisodeStats(score, length, taken[i].copy()))
                 missing -= 1
                 if on_episode is not None:
-                    on_episode(games[i][-1])
-            running[i] = 0
+                    on_episode(finished[i][-1])
+            taken[i] = 0
         if not missing:
             break
-    speed = 0.0 if began is None else played / (time.perf_counter() - began)
-    return Games([game for own in games for game in own], taken, speed)
+    speed = max(total_steps, 0) / (time.perf_counter() - began)
+    return [episode for own in finished for episode in own], speed

@@ -1,4 +1,4 @@
-"""Scores as short text, for tables, cards and plots."""
+"""Scores as short text, for tables, model cards and plots."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ncp_agents.evaluation.scores import Scores
 
 
 def number(value: float) -> str:
-    """A score to one decimal; – for NaN."""
+    """Return a score to one decimal; – for NaN."""
     return "–" if math.isnan(value) else f"{value:.1f}"
 
 
 def span(scores: Scores, statistic: str = "mean") -> str:
-    """The interval of a statistic: 19.5 … 20.3."""
+    """Return the interval of a statistic: 19.5 … 20.3."""
     return " … ".join(map(number, scores.intervals[statistic]))
 
 
@@ -23,6 +23,6 @@ def percent(value: float | None) -> str:
 
 
 def shares(scores: Scores) -> str:
-    """NOOP 12 %, FIRE 3 %, ..."""
+    """Return the fraction of each action: NOOP 12 %, FIRE 3 %, ..."""
     total = sum(scores.actions.values()) or 1
     return ", ".join(f"{name} {percent(count / total)}" for name, count in scores.actions.items())

@@ -1,6 +1,6 @@
-"""Games in several threads, as if in one: while emulators run for some, a policy looks at others.
+"""Rollouts in several threads, joined into one.
 
-Emulators and kernels run outside of Python, so that threads keep all cores busy
+Emulators and kernels run outside of Python's interpreter lock, so that threads keep all cores busy
 (`scripts/benchmarks/evaluation.py`).
 """
 
@@ -17,52 +17,56 @@ import numpy as np
 
 from ncp_agents.evaluation.rollout import Step
 
-AT_ONCE = 8  # steps that a thread plays before it hands them over, which wakes another
+CHUNK = 8  # steps that a thread hands over at once; each hand-over wakes another thread
 
 
 @contextmanager
-def parallel_rollouts(loops: Sequence[Iterator[Step]]) -> Iterator[Iterator[Step]]:
-    """Endless loops, each in a thread of its own and up to 3 * AT_ONCE steps ahead, as one: its
-    steps join theirs. The threads have ended when the context does.
+def parallel_rollouts(rollouts: Sequence[Iterator[Step]]) -> Iterator[Iterator[Step]]:
+    """Run endless rollouts in a thread each, and give their steps joined along the batch axis.
+
+    A thread is up to 3 * CHUNK steps ahead. All threads have ended when the context is left. A
+    single rollout stays in the caller's thread.
     """
-    if len(loops) == 1:
-        yield loops[0]
+    if len(rollouts) == 1:
+        yield rollouts[0]
         return
     with ExitStack() as stack:
-        threads = [ThreadPoolExecutor(1, thread_name_prefix="ncp-agents") for _ in loops]
+        threads = [ThreadPoolExecutor(1, thread_name_prefix="ncp-agents") for _ in rollouts]
         for thread in threads:
             stack.callback(thread.shutdown, cancel_futures=True)
-        yield _merged(loops, threads)
+        yield _joined(rollouts, threads)
 
 
-def _merged(loops: Sequence[Iterator[Step]], threads: list[ThreadPoolExecutor]) -> Iterator[Step]:
-    contexts = [copy_context() for _ in loops]  # whether kernels are on, for instance
+def _joined(
+    rollouts: Sequence[Iterator[Step]], threads: list[ThreadPoolExecutor]
+) -> Iterator[Step]:
+    contexts = [copy_context() for _ in rollouts]  # such as whether kernels are on
 
-    def more() -> list[Future[list[Step]]]:
+    def submit_chunk() -> list[Future[list[Step]]]:
         return [
-            thread.submit(context.run, list, itertools.islice(loop, AT_ONCE))
-            for thread, context, loop in zip(threads, contexts, loops, strict=True)
+            thread.submit(context.run, list, itertools.islice(steps, CHUNK))
+            for thread, context, steps in zip(threads, contexts, rollouts, strict=True)
         ]
 
-    coming = deque([more(), more()])
+    pending = deque([submit_chunk(), submit_chunk()])
     while True:
-        played = [steps.result() for steps in coming.popleft()]
-        coming.append(more())
-        for steps in zip(*played, strict=True):
-            yield _joined(steps)
+        chunks = [chunk.result() for chunk in pending.popleft()]
+        pending.append(submit_chunk())
+        for steps in zip(*chunks, strict=True):
+            yield _concatenated(steps)
 
 
-def _joined(steps: Sequence[Step]) -> Step:
-    """Steps of some games each, as one step of all of them."""
+def _concatenated(steps: Sequence[Step]) -> Step:
     first = steps[0]
     states = [step.state for step in steps if step.state is not None]
     return Step(
         observations=np.concatenate([step.observations for step in steps]),
-        episode_starts=np.concatenate([step.episode_starts for step in steps]),
+        resets=np.concatenate([step.resets for step in steps]),
         actions=np.concatenate([step.actions for step in steps]),
         state=tuple(np.concatenate(parts, axis=1) for parts in zip(*states, strict=True)),
         rewards=np.concatenate([step.rewards for step in steps]),
         dones=np.concatenate([step.dones for step in steps]),
         infos=[info for step in steps for info in step.infos],
-        screens=first.screens and [screen for step in steps for screen in step.screens or ()],
+        rgb_frames=first.rgb_frames
+        and [frame for step in steps for frame in step.rgb_frames or ()],
     )

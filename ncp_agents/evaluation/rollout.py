@@ -1,4 +1,4 @@
-"""A player plays a game: one step at a time, for whoever counts, records or films."""
+"""Rollouts of a policy, step by step, for evaluation, recording and videos."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
 from ncp_agents.torch.threads import one_thread
 
-MAX_ENVS = 16  # games side by side; more gain little on few CPUs
+MAX_ENVS = 16  # by default; more environments gain little on few CPUs
 
 
-def default_num_envs(games: int) -> int:
-    """How many games to play side by side, up to 16, so that all environments play equally often as
-    far as that goes.
+def default_num_envs(episodes: int) -> int:
+    """Return a number of environments, up to 16, that divides the episodes as evenly as it can."""
+    return math.ceil(episodes / math.ceil(episodes / MAX_ENVS))
+
+
+def episodes_per_env(episodes: int, num_envs: int) -> list[int]:
+    """Return how many episodes of each environment count: its first ones.
+
+    The first episodes to end in any environment would favour short ones.
     """
-    return math.ceil(games / math.ceil(games / MAX_ENVS))
-
-
-def episodes_per_env(games: int, num_envs: int) -> list[int]:
-    """How many games each environment plays; its first ones count. Taking the first games to end
-    instead, wherever they are played, would favour short ones.
-    """
-    return [len(range(i, games, num_envs)) for i in range(num_envs)]
+    return [len(range(i, episodes, num_envs)) for i in range(num_envs)]
 
 
 def check_episodes(episodes: int, num_envs: int | None, seed: int) -> None:
-    """Raises UserError for what cannot be played."""
+    """Check the numbers that a rollout is asked for.
+
+    Raises:
+        UserError: a number out of range.
+    """
     if episodes < 1:
         raise UserError(f"episodes is {episodes}, expected >= 1; usual is 30")
     if num_envs is not None and num_envs < 1:
@@ -47,27 +50,28 @@ def check_episodes(episodes: int, num_envs: int | None, seed: int) -> None:
 
 
 def resumed_seed(seed: int, done: int) -> int:
-    """The games' seed after a resumption with so much done: others than those played before, and
-    the same for the same resumption; below 2^31, as ALE wants.
+    """Return a seed for work resumed after `done` steps or episodes, so that no episode repeats.
+
+    It is below 2^31, as ALE requires, and the same for the same resumption.
     """
     return int(np.random.SeedSequence([seed, done]).generate_state(1)[0]) >> 1
 
 
 class Step(NamedTuple):
-    """One decision in each of B games: what the policy saw, did and got."""
+    """One step of B environments."""
 
     observations: np.ndarray  # (B, C, H, W) uint8
-    episode_starts: np.ndarray  # (B,) bool: the state was forgotten before this step
+    resets: np.ndarray  # (B,) bool: the state was cleared before this step
     actions: np.ndarray  # (B,)
     state: State | None  # of the circuit, after this step
     rewards: np.ndarray  # (B,) float32
     dones: np.ndarray  # (B,) bool
-    infos: list[dict[str, Any]]  # B; a finished game's has "episode"
-    screens: list[np.ndarray] | None  # B of (H, W, 3), seen together with the observations
+    infos: list[dict[str, Any]]  # B; that of an episode's last step has "episode"
+    rgb_frames: list[np.ndarray] | None  # B of (H, W, 3), of the moment of the observations
 
 
-class Player(Protocol):
-    """What can play: a `SavedPolicy`, or any model of stable-baselines3."""
+class Policy(Protocol):
+    """What a rollout needs: a `SavedPolicy`, or any model of stable-baselines3."""
 
     def predict(
         self,
@@ -75,44 +79,47 @@ class Player(Protocol):
         state: State | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-    ) -> tuple[np.ndarray, State | None]: ...
+    ) -> tuple[np.ndarray, State | None]:
+        """Return actions (B,) and the new state."""
+        ...
 
 
-def rollout(player: Player, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
-    """Play for ever, one step at a time, from a reset on. The circuit's state is handed on, and
-    forgotten after each `done`. Who consumes the steps decides when to stop.
+def rollout(policy: Policy, env: AtariVecEnv, deterministic: bool = False) -> Iterator[Step]:
+    """Reset `env`, then yield one step after another without end.
+
+    The circuit's state is carried from step to step and cleared after each `done`.
     """
     observations = env.reset()
-    episode_starts = np.ones(env.num_envs, bool)
+    resets = np.ones(env.num_envs, bool)
     state = None
     while True:
-        screens = list(env.get_images()) if env.render_mode else None
-        actions, state = player.predict(observations, state, episode_starts, deterministic)
+        rgb_frames = list(env.get_images()) if env.render_mode else None
+        actions, state = policy.predict(observations, state, resets, deterministic)
         env.step_async(actions)
-        following, rewards, dones, infos = env.step_wait()
-        yield Step(observations, episode_starts, actions, state, rewards, dones, infos, screens)
-        observations, episode_starts = following, dones
+        next_observations, rewards, dones, infos = env.step_wait()
+        yield Step(observations, resets, actions, state, rewards, dones, infos, rgb_frames)
+        observations, resets = next_observations, dones
 
 
-def first_episodes(steps: Iterable[Step], games: int) -> Iterator[Step]:
-    """The steps up to the end of the first environment's `games`-th game."""
+def first_episodes(steps: Iterable[Step], episodes: int) -> Iterator[Step]:
+    """Yield the steps up to the end of the first environment's `episodes`-th episode."""
     for step in steps:
         yield step
-        games -= "episode" in step.infos[0]
-        if games <= 0:
+        episodes -= "episode" in step.infos[0]
+        if episodes <= 0:
             return
 
 
 def evaluation_protocol(policy: SavedPolicy, protocol: str | AtariProtocol) -> AtariProtocol:
-    """The protocol's evaluation, with the frames that the policy sees at once.
+    """Return the protocol's evaluation, with the policy's own frame stack.
 
     Raises:
-        UserError: a protocol with all 18 actions, of which no saved policy knows.
+        UserError: an unknown protocol, or one with all 18 actions, which no saved policy has.
     """
     rules = named_protocol(protocol)
     if rules.full_action_space:
         raise UserError(
-            f"the protocol has all 18 actions, but {policy.name} knows those of "
+            f"the protocol has all 18 actions, but {policy.name} has those of "
             f"{policy.recipe.environment.game} only; leave full_action_space out"
         )
     stack = policy.recipe.environment.frame_stack
@@ -128,69 +135,76 @@ def env_factory(
     render: bool,
     perturbation: Perturbation | None = None,
 ) -> EnvFactory:
-    """What makes games for a policy, by the protocol's evaluation."""
+    """Return a function that makes environments of the policy's game, by the protocol's evaluation.
+
+    They render only without a perturbation.
+    """
     game, rules = policy.recipe.environment.game, evaluation_protocol(policy, protocol)
     mode = "rgb_array" if render else None
 
-    def games(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
+    def make_env(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
         if perturbation is not None:
             return perturbed(perturbation, game, num_envs, rules, seed, num_threads)
         return AtariVecEnv(game, num_envs, rules, seed, num_threads, mode)
 
-    return games
+    return make_env
 
 
-P = TypeVar("P", bound=Player)
+P = TypeVar("P", bound=Policy)
 
 
-class Group(NamedTuple, Generic[P]):
-    """Games that one thread plays."""
+class EnvGroup(NamedTuple, Generic[P]):
+    """Environments that one thread steps, and the policy that acts in them."""
 
-    player: P
+    policy: P
     env: AtariVecEnv
 
 
 @contextlib.contextmanager
-def groups(player: P, games: EnvFactory, num_envs: int, seed: int) -> Iterator[list[Group[P]]]:
-    """Games to play `parallel_rollouts`, in two halves, so that one's emulators run while the policy
-    looks at the other's screens. Inside, torch keeps to one thread, and a policy's weights are
-    frozen.
+def env_groups(
+    policy: P, make_env: EnvFactory, num_envs: int, seed: int
+) -> Iterator[list[EnvGroup[P]]]:
+    """Make environments for `parallel_rollouts`, in two groups.
 
-    The same seed and num_envs give the same games: each half draws actions from random numbers of
-    its own. Only a `SavedPolicy` can do so; what others play stays in one group, and torch's random
+    The emulators of one group run while the policy computes the actions of the other. Inside the
+    context torch keeps to one thread, and the weights of a saved policy are frozen.
+
+    The same seed and num_envs give the same episodes: each group samples actions with a generator
+    of its own. Only a `SavedPolicy` can do so; another policy has one group, and torch's random
     numbers are `seeded`.
     """
     with contextlib.ExitStack() as stack:
-        if isinstance(player, SavedPolicy):
+        if isinstance(policy, SavedPolicy):
             stack.enter_context(one_thread())
-            stack.enter_context(player.network.frozen())
+            stack.enter_context(policy.network.frozen())
             sizes = [size for size in (-(-num_envs // 2), num_envs // 2) if size]
         else:
-            device = torch.device(getattr(player, "device", "cpu"))
+            device = torch.device(getattr(policy, "device", "cpu"))
             stack.enter_context(seeded(seed, device))
             sizes = [num_envs]
-        made = []
+        groups = []
         threads = max(available_cpus() // len(sizes), 1)
         for first, size in zip((seed, seed + sizes[0]), sizes, strict=False):
-            env = stack.enter_context(contextlib.closing(games(size, first, threads)))
-            made.append(Group(_drawing(player, first), env))
-        yield made
+            env = stack.enter_context(contextlib.closing(make_env(size, first, threads)))
+            groups.append(EnvGroup(_with_generator(policy, first), env))
+        yield groups
 
 
-def _drawing(player: P, seed: int) -> P:
-    """The same player, drawing from random numbers of its own if it can."""
-    if not isinstance(player, SavedPolicy):
-        return player
-    generator = torch.Generator(player.device).manual_seed(seed)
-    return dataclasses.replace(player, generator=generator)
+def _with_generator(policy: P, seed: int) -> P:
+    """Return a saved policy with a random generator of its own, any other as it is."""
+    if not isinstance(policy, SavedPolicy):
+        return policy
+    generator = torch.Generator(policy.device).manual_seed(seed)
+    return dataclasses.replace(policy, generator=generator)
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch keeps to one thread and draws its random numbers from `seed`. Those of the
-    caller go on afterwards as if nothing had been drawn.
+    """Seed torch's random numbers and keep it to one thread, inside the context.
+
+    Afterwards the random state is that from before.
     """
-    # Not torch.manual_seed, which would seed GPUs that are not forked here, too.
+    # Not torch.manual_seed, which would also seed GPUs that are not forked here.
     gpus = [device] if device.type == "cuda" else []
     with one_thread(), torch.random.fork_rng(gpus, device_type="cuda"):
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What few episodes or seeds tell: statistics of returns and their confidence intervals."""
+"""Statistics of few episodes or seeds, and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STATISTICS: dict[str, Callable[..., Any]] = {
 
 
 def interval(values: np.ndarray, statistic: str = "mean", axis: int = 0) -> np.ndarray:
-    """95 % bootstrap interval of a statistic along an axis → (2, …), low and high.
+    """Return the 95 % bootstrap interval of a statistic along an axis, (2, …): low and high.
 
-    Percentiles of 9,999 resamples, drawn from a fixed seed: the same values have the same interval.
-    Below two values NaN. Source: Efron 1979; for few runs of reinforcement learning, and for the
+    Percentiles of 9,999 resamples with a fixed seed: the same values have the same interval. Below
+    two values NaN. Source: Efron 1979; for few runs of reinforcement learning, and for the
     interquartile mean, Agarwal et al. 2021, arXiv:2108.13264.
     """
     values = np.asarray(values, float)
@@ -39,14 +39,14 @@ def interval(values: np.ndarray, statistic: str = "mean", axis: int = 0) -> np.n
 
 
 def interval_of_seeds(values: np.ndarray) -> np.ndarray:
-    """95 % interval of the mean over seeds, by Student's t: values (S, …) → (2, …), low and high.
+    """Return the 95 % Student's t interval of the mean over seeds: values (S, …) → (2, …).
 
-    Seeds are few: of three the percentiles of a bootstrap are the least and the largest, and the
-    true mean is between them in three of four cases only. Below two seeds NaN.
+    The percentiles of a bootstrap of three seeds are the least and the largest of them, which
+    include the true mean in three of four cases only. Below two seeds NaN.
     """
     seeds = len(values)
     if seeds < 2:
         return np.full((2, *np.shape(values)[1:]), math.nan)
     error = np.std(values, 0, ddof=1) / math.sqrt(seeds)
-    reach = t.ppf(0.5 + CONFIDENCE / 2, seeds - 1) * error
-    return np.mean(values, 0) + np.stack([-reach, reach])
+    half_width = t.ppf(0.5 + CONFIDENCE / 2, seeds - 1) * error
+    return np.mean(values, 0) + np.stack([-half_width, half_width])

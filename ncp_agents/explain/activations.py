@@ -1,34 +1,25 @@
-"""A policy's games with all that it saw, felt and did: what the video and the page show."""
+"""Activations of a policy while it acts, and the trace of an episode for videos and the page."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from stable_baselines3.common.distributions import CategoricalDistribution
+from tqdm import tqdm
 
 from ncp_agents.agents.saved_policy import SavedPolicy, State
-from ncp_agents.evaluation.rollout import Step
+from ncp_agents.envs.protocol import AtariProtocol
+from ncp_agents.evaluation.rollout import Step, env_factory, env_groups, first_episodes, rollout
 from ncp_agents.explain.circuit_graph import gates
-from ncp_agents.explain.frame_store import Screens
-from ncp_agents.torch.sequence_layer import SequenceLayer
-
-
-class Activations(NamedTuple):
-    """What one step was inside, in each of B games."""
-
-    features: np.ndarray  # (B, I)
-    before: np.ndarray  # (B, N), the state that the neurons read
-    state: np.ndarray  # (B, N)
-    probabilities: np.ndarray  # (B, A)
-    values: np.ndarray  # (B,)
+from ncp_agents.explain.frame_store import FrameStore
+from ncp_agents.sb3.policies import Activations
 
 
 class ActivationRecorder:
-    """Plays like the policy itself, and keeps its last `activations`."""
+    """Acts as a policy does, and keeps the `activations` of its last step."""
 
     def __init__(self, policy: SavedPolicy) -> None:
         self.policy = policy
@@ -41,98 +32,102 @@ class ActivationRecorder:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State | None]:
-        """As `SavedPolicy.act`."""
-        network, circuit = self.policy.network, self.policy.network.circuit
-        count = len(observation)
+        """Return actions (B,) and the new state, as `SavedPolicy.act` does."""
+        network, batch = self.policy.network, len(observation)
         if state is None:
-            state = (np.zeros((1, count, circuit.state_size), np.float32),) * 2
+            state = (np.zeros((1, batch, network.circuit.state_size), np.float32),) * 2
         if episode_start is None:
-            episode_start = np.zeros(count, bool)
-        h, c = (torch.as_tensor(part, device=network.device) for part in state)
-        starts = torch.as_tensor(episode_start, dtype=torch.float32, device=network.device)
+            episode_start = np.zeros(batch, bool)
         with torch.no_grad():
-            seen, _ = network.obs_to_tensor(observation)
-            features = network.extract_features(seen)
-            features = features[0] if isinstance(features, tuple) else features
-            kept = (1 - starts)[:, None] * network.memory
-            before = h[0] * kept
-            cell = circuit.lstm if isinstance(circuit, SequenceLayer) else None
-            if cell is not None:
-                before, _ = cell(cell.input_map(features), before, c[0] * kept)
-            distribution, values, (h, c) = network.distribution_and_values(seen, (h, c), starts)
-            assert isinstance(distribution, CategoricalDistribution)
-            actions = self.policy.sample_actions(distribution.distribution.logits, deterministic)
-        probabilities = distribution.distribution.probs
-        shown = (features, before, h[0], probabilities, values[:, 0])
-        self.activations = Activations(*(part.cpu().numpy() for part in shown))
-        return actions.cpu().numpy(), (h.cpu().numpy(), c.cpu().numpy())
+            self.activations, states = network.activations(
+                torch.as_tensor(observation, device=network.device),
+                tuple(torch.as_tensor(part, device=network.device) for part in state),
+                torch.as_tensor(episode_start, dtype=torch.float32, device=network.device),
+            )
+            actions = self.policy.sample_actions(self.activations.logits, deterministic)
+        return actions.cpu().numpy(), tuple(part.cpu().numpy() for part in states)
 
 
 @dataclass(frozen=True)
 class Trace:
     """Steps of one environment. Axes: T steps, I features, N neurons, A actions."""
 
-    screens: Screens  # T, each what the step was decided on
+    frames: FrameStore  # T, each of the moment of the step's observation
     features: np.ndarray  # (T, I) float32
-    before: np.ndarray  # (T, N) float32
+    previous_state: np.ndarray  # (T, N) float32, which the neurons read
     state: np.ndarray  # (T, N) float32
     gates: np.ndarray  # (T, N) float32
     probabilities: np.ndarray  # (T, A) float32
     values: np.ndarray  # (T,) float32, of the clipped and discounted rewards to come
     actions: np.ndarray  # (T,) int64
     rewards: np.ndarray  # (T,) float32, unclipped
-    resets: np.ndarray  # (T,) bool: memory starts here, with a game or with a life
-    ends: np.ndarray  # (T,) bool: the last step of a game
+    resets: np.ndarray  # (T,) bool: the state was cleared before the step
+    ends: np.ndarray  # (T,) bool: the last step of an episode
 
     def __len__(self) -> int:
         return len(self.values)
 
     @property
     def signals(self) -> np.ndarray:
-        """(T, K), as `circuit_graph` orders them."""
-        return np.concatenate(
-            [self.features, self.state, self.probabilities, self.before, self.gates], 1
-        )
+        """(T, K), in the order of `circuit_graph`."""
+        parts = (self.features, self.state, self.probabilities, self.previous_state, self.gates)
+        return np.concatenate(parts, 1)
 
     @property
     def returns(self) -> np.ndarray:
-        """(T,): the game's score, with this step's reward in it."""
-        games = np.split(self.rewards, np.flatnonzero(self.ends) + 1)
-        return np.concatenate([np.cumsum(game, dtype=np.float64) for game in games])
+        """(T,): the return of the episode so far, with this step's reward."""
+        episodes = np.split(self.rewards, np.flatnonzero(self.ends) + 1)
+        return np.concatenate([np.cumsum(episode, dtype=np.float64) for episode in episodes])
 
 
-def trace(player: ActivationRecorder, steps: Iterable[Step]) -> Trace:
-    """The trace of the first environment, in whose steps `player` plays.
+def trace(recorder: ActivationRecorder, steps: Iterable[Step]) -> Trace:
+    """Return the trace of the first environment; `recorder` is the policy that acts in the steps.
 
     Raises:
-        ValueError: steps without screens, or no steps.
+        ValueError: steps without RGB frames, or no steps.
     """
-    screens = Screens()
+    frames = FrameStore()
     rows = []
     for step in steps:
-        if step.screens is None:
-            raise ValueError(
-                "the steps have no screens; make AtariVecEnv with render_mode='rgb_array'"
-            )
-        assert player.activations is not None
-        screens.append(step.screens[0])
-        own = (part[0] for part in player.activations)
+        if step.rgb_frames is None:
+            raise ValueError("the steps have no RGB frames; make the env with 'rgb_array'")
+        assert recorder.activations is not None
+        frames.append(step.rgb_frames[0])
+        own = (part[0].cpu().numpy() for part in recorder.activations)
         ends = "episode" in step.infos[0]
-        rows.append((*own, step.actions[0], step.rewards[0], step.episode_starts[0], ends))
+        rows.append((*own, step.actions[0], step.rewards[0], step.resets[0], ends))
     if not rows:
         raise ValueError("there are no steps, expected at least one")
     columns = [np.stack(column) for column in zip(*rows, strict=True)]
-    features, before, state, probabilities, values, actions, rewards, resets, ends = columns
-    return Trace(
-        screens,
-        features,
-        before,
-        state,
-        gates(player.policy, features, state, before),
-        probabilities,
-        values,
-        actions,
-        rewards,
-        resets,
-        ends,
-    )
+    features, previous, neurons, logits, *others = columns
+    found = gates(recorder.policy, features, neurons, previous)
+    probabilities = torch.from_numpy(logits).softmax(-1).numpy()
+    return Trace(frames, features, previous, neurons, found, probabilities, *others)
+
+
+def record_trace(
+    policy: SavedPolicy,
+    episodes: int = 1,
+    protocol: str | AtariProtocol = "v4",
+    seed: int = 0,
+    deterministic: bool = False,
+    max_steps: int | None = None,
+    progress: bool = False,
+) -> Trace:
+    """Run episodes in one environment and return their trace.
+
+    Args:
+        policy: acts.
+        episodes: number of whole episodes.
+        protocol: taken as its evaluation.
+        seed: of the environment and sampled actions.
+        deterministic: take greedy actions instead of sampled ones.
+        max_steps: limit of the trace.
+        progress: show a progress bar.
+    """
+    make_env = env_factory(policy, protocol, render=True)
+    with env_groups(policy, make_env, 1, seed) as [(policy, env)]:
+        recorder = ActivationRecorder(policy)
+        steps = first_episodes(rollout(recorder, env, deterministic), episodes)
+        steps = itertools.islice(steps, max_steps)
+        return trace(recorder, tqdm(steps, policy.name, unit=" steps", disable=not progress))

@@ -1,14 +1,14 @@
-"""What there is to see of a policy: neurons in columns, synapses, and the currents in them.
+"""The circuit of a policy as a graph: neurons by kind, synapses, and the currents in them.
 
 Axes: T steps, I features, N neurons, A actions, S synapses, K signals.
 
 All that changes from step to step is one row of K signals:
 
-    features (I) | state (N) | probabilities (A) | before (N) | gates (N)
+    features (I) | state (N) | probabilities (A) | previous state (N) | gates (N)
 
-The first I + N + A of them are the activities of the nodes of the picture. `before` is the state
-that the neurons read in this step: the previous one, zeros where memory starts, or what the memory
-cell made of it. `gates` are those of a CfC, zeros elsewhere.
+The first I + N + A of them are the activities of the graph's nodes. The previous state is what the
+neurons read in this step: zeros after a reset, or what the memory cell made of it. `gates` are
+those of a CfC, zeros elsewhere.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 
-KINDS = ("sensory", "inter", "command", "motor")  # columns, from the left
-MAX_IN_COLUMN = 64  # neurons; more stand in a block
-MAX_LINES = 4000  # synapses; more would be a grey area
+KINDS = ("dense", "inter", "command", "motor")  # of neurons, in the order of columns
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class GatedSynapses:
 
     A CfC neuron weighs two heads by its gate, h' = (1 - g) * tanh(ff1) + g * tanh(ff2), so change
     is ff2's weight minus ff1's, and the current is what a source adds to (1 - g) * ff1 + g * ff2.
-    What it does to the gate is not counted. Without a gate change is 0.
+    Its effect on the gate is left out. Without a gate change is 0.
     """
 
     source: np.ndarray  # (S,) signal
@@ -63,8 +61,9 @@ class GatedSynapses:
 
 @dataclass(frozen=True)
 class ConductanceSynapses:
-    """An LTC's: current = sigmoid(slope * source - offset) * (pull - weight * target), at the
-    potentials that the step ended with; pull is weight times the reversal potential.
+    """An LTC's: current = sigmoid(slope * source - offset) * (pull - weight * target).
+
+    Taken at the potentials at the end of the step; pull is weight times the reversal potential.
     """
 
     source: np.ndarray  # (S,) signal
@@ -85,9 +84,9 @@ class ConductanceSynapses:
 class CircuitGraph:
     """The circuit of a policy.
 
-    synapses: those that the network computes with, which for a CfC are not all that its wiring
-        names: recurrence is dense within a layer and absent elsewhere. The last group leads from
-        the motor neurons to the actions. A backbone and an LSTM have no other.
+    The synapses are those that the network computes with, which for a CfC are not all that its
+    wiring names: recurrence is dense within a layer and absent elsewhere. The last group leads from
+    the motor neurons to the actions. A backbone and an LSTM have no other.
     """
 
     about: str  # in a line
@@ -105,98 +104,18 @@ class CircuitGraph:
     @property
     def ends(self) -> np.ndarray:
         """(S, 2): source and target of each synapse as nodes."""
-        before = self.nodes
+        previous = self.nodes  # where these signals start
         source = np.concatenate([group.source for group in self.synapses])
-        source = np.where(source >= before, source - before + self.inputs, source)
+        source = np.where(source >= previous, source - previous + self.inputs, source)
         return np.stack([source, np.concatenate([group.target for group in self.synapses])], 1)
 
     def currents(self, signals: np.ndarray) -> np.ndarray:
-        """signals (…, K) → (…, S); positive raises the target, negative lowers it."""
+        """Signals (…, K) → (…, S); a positive current raises the target, a negative lowers it."""
         return np.concatenate([group.currents(signals) for group in self.synapses], -1)
-
-    @property
-    def drawn(self) -> np.ndarray:
-        """(S,) bool: synapses that the picture of the whole circuit has lines for: those between
-        columns, and those within one where they are few. None if they are too many altogether.
-        """
-        source, target = self._column[self.ends].T
-        lines = source != target
-        for index, column in enumerate(self.columns):
-            within = (source == index) & (target == index)
-            if within.sum() <= 2 * len(column.nodes):
-                lines |= within
-        return lines if lines.sum() <= MAX_LINES else np.zeros_like(lines)
-
-    @property
-    def in_blocks(self) -> bool:
-        """Whether the circuit is too large or too dense for lines."""
-        return not self.drawn.any()
-
-    def is_block(self, column: Column) -> bool:
-        """Whether a column is drawn as cells of a heat map: inputs, and more neurons than lines
-        could tell apart.
-        """
-        kind = column.kind
-        many = self.in_blocks or len(column.nodes) > MAX_IN_COLUMN
-        return kind == "sensory" or (many and kind != "action")
-
-    def places(self) -> np.ndarray:
-        """(nodes, 2) of 0…1: x from the left, y from the top. Inputs stand in one line and wide
-        columns in blocks.
-        """
-        places = np.zeros((self.nodes, 2))
-        step = 1 / (len(self.columns) - 1)
-        for index, column in enumerate(self.columns):
-            count = len(column.nodes)
-            wide = 1
-            if self.is_block(column) and (index > 0 or count > MAX_IN_COLUMN):
-                wide = max(2, round((count / 4) ** 0.5))  # four times as high as wide
-            row, place = np.divmod(np.arange(count), wide)
-            x = index * step
-            if wide > 1:
-                # A third of the way to the next column; the inputs' block starts at the edge.
-                x = x + step / 3 * (place / (wide - 1) - (0.5 if index else 0))
-            places[column.nodes, 0] = x
-            places[column.nodes, 1] = (row + 0.5) / -(-count // wide)
-        return places
-
-    def scales(self, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How strong things are over a trace, signals (T, K), at up to 500 of its steps (fewer of
-        a very large circuit).
-
-        Returns:
-            Activities (nodes,) and currents (S,) that 99 % of their column's do not exceed in size
-            (a synapse counts to its target's column); mean size of each current (S,).
-        """
-        steps = min(500, max(20, 10**7 // len(self.ends)))
-        some = signals[:: -(-len(signals) // steps)]
-        activities, currents = np.abs(some[:, : self.nodes]), np.abs(self.currents(some))
-        most, strongest = np.ones(self.nodes), np.ones(currents.shape[1])
-        column = self._column[self.ends[:, 1]]
-        for index, own in enumerate(self.columns):
-            most[own.nodes] = _usual(activities[:, own.nodes])
-            # Apart, since those that no line is drawn for are of another kind.
-            for drawn in (False, True):
-                into = (column == index) & (self.drawn == drawn)
-                strongest[into] = _usual(currents[:, into])
-        most[self.columns[-1].nodes] = 1  # probabilities
-        return most.astype(np.float32), strongest.astype(np.float32), currents.mean(0)
-
-    @property
-    def _column(self) -> np.ndarray:
-        """(nodes,): the index of each one's column."""
-        column = np.zeros(self.nodes, int)
-        for index, own in enumerate(self.columns):
-            column[own.nodes] = index
-        return column
-
-
-def _usual(sizes: np.ndarray) -> float:
-    return max(float(np.quantile(sizes, 0.99)), 1e-6) if sizes.size else 1.0
 
 
 def circuit_graph(policy: SavedPolicy) -> CircuitGraph:
-    """What there is to see of a policy."""
+    """Return the circuit of a policy as a graph."""
     network, circuit = policy.network, policy.network.circuit
     inputs, neurons = circuit.input_size, circuit.state_size
     actions = action_meanings(policy.recipe.environment.game)
@@ -204,8 +123,7 @@ def circuit_graph(policy: SavedPolicy) -> CircuitGraph:
     nodes = action + len(actions)
 
     wiring, cell = circuit.wiring, circuit.rnn_cell
-    # The places of the wiring's neurons in the state.
-    order = np.arange(neurons)
+    order = np.arange(neurons)  # of the wiring's neurons in the state
     if isinstance(cell, WiredCfCCell):
         order = np.concatenate(cell.wiring.layers)
     kinds = ["dense" if wiring is None else wiring.get_type_of_neuron(int(j)) for j in order]
@@ -213,7 +131,7 @@ def circuit_graph(policy: SavedPolicy) -> CircuitGraph:
     names += [f"{kind} {j}" for kind, j in zip(kinds, order, strict=True)]
     names += actions
     columns = [Column("sensory", np.arange(inputs))]
-    for kind in ("dense", *KINDS):
+    for kind in KINDS:
         own = np.flatnonzero([k == kind for k in kinds])
         if len(own):
             columns.append(Column(kind, state + own[np.argsort(order[own])]))
@@ -256,9 +174,16 @@ def circuit_graph(policy: SavedPolicy) -> CircuitGraph:
     return CircuitGraph(about, tuple(columns), tuple(names), tuple(synapses), inputs, neurons)
 
 
-def gates(policy: SavedPolicy, features: np.ndarray, state: np.ndarray, before: np.ndarray):
-    """features (T, I), state (T, N), before (T, N) → the time gates of a CfC (T, N), zeros of
-    another cell.
+def gates(
+    policy: SavedPolicy, features: np.ndarray, state: np.ndarray, previous_state: np.ndarray
+) -> np.ndarray:
+    """Return the time gates of a CfC (T, N), or zeros of another cell.
+
+    Args:
+        policy: its circuit.
+        features: (T, I).
+        state: (T, N) after the steps.
+        previous_state: (T, N) that the neurons read.
     """
     found = np.zeros_like(state)
     cell = policy.network.circuit.rnn_cell
@@ -270,45 +195,45 @@ def gates(policy: SavedPolicy, features: np.ndarray, state: np.ndarray, before: 
         with torch.no_grad():
             heads = [(_array(weight), _array(bias)) for weight, bias in layer.heads()]
         if layer.mode != "pure":
-            z = np.concatenate([x, before[:, own]], 1)
+            z = np.concatenate([x, previous_state[:, own]], 1)
             (_, _, a, b) = (z @ weight.T + bias for weight, bias in heads)
-            found[:, own] = sigmoid(a + b)  # one step has gone by
+            found[:, own] = sigmoid(a + b)  # timespans are 1
         x, start = state[:, own], own.stop
     return found
 
 
-def _gated(layers: list[CfCCell], inputs: int, before: int, gates: int) -> list[GatedSynapses]:
-    """Layer after layer; before and gates say where these signals start."""
+def _gated(layers: list[CfCCell], inputs: int, previous: int, gates: int) -> list[GatedSynapses]:
+    """Return the synapses of each layer; `previous` and `gates` are where these signals start."""
     found = []
-    source, start = 0, 0  # the first signal that the layer reads, its first neuron
+    source, start = 0, 0  # the layer's first input signal and first neuron
     for layer in layers:
         mask = layer.sparsity_mask
         heads = [_array(weight) for weight, _ in layer.heads()]
         exists = np.ones_like(heads[0]) if mask is None else _array(mask)
         target, column = np.nonzero(exists)
-        reads = np.where(
-            column < layer.input_size, source + column, before + start + column - layer.input_size
+        signal = np.where(
+            column < layer.input_size, source + column, previous + start + column - layer.input_size
         )
         first = heads[0][target, column]
         second = heads[1][target, column] if layer.mode != "pure" else first
-        # Without the factor 1 - g the first head counts whole.
+        # No gate scales the first head down: the factor 1 - g is missing.
         change = second if layer.mode == "no_gate" else second - first
         found.append(
-            GatedSynapses(reads, inputs + start + target, gates + start + target, first, change)
+            GatedSynapses(signal, inputs + start + target, gates + start + target, first, change)
         )
         source, start = inputs + start, start + layer.hidden_size
     return found
 
 
 def _layers(cell: torch.nn.Module) -> list[CfCCell]:
-    """The layers of a CfC whose neurons read their sources themselves."""
+    """Return the layers of a CfC without a backbone."""
     if isinstance(cell, WiredCfCCell):
         return cell.cells
     return [cell] if isinstance(cell, CfCCell) and not cell.backbone_layers else []
 
 
 def _motor(circuit: torch.nn.Module) -> slice:
-    """Where the motor neurons stand in the state."""
+    """Return the place of the motor neurons in the state."""
     return getattr(circuit, "output_slice", slice(0, circuit.output_size))
 
 

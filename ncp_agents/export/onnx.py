@@ -1,19 +1,20 @@
 """A policy as one ONNX file, with the circuit's state as an explicit input and output.
 
-Of one step, or with `sequence` of whole sequences of any length; every B and T fits:
+The model is of one step or, with `sequence`, of whole sequences of any length; B and T are dynamic:
 
     observation  (B, C, H, W) or (B, T, C, H, W) uint8: the scaling is inside
     state        (B, Z) float32: zeros at first, then the last call's new_state
-    reset        (B,) or (B, T) bool: True where the state is forgotten before that step
+    reset        (B,) or (B, T) bool: True where the state is cleared before that step
       → logits   (B, A) or (B, T, A): the actions' log-probabilities
         value    (B,) or (B, T)
         new_state (B, Z)
 
-The file's metadata name the policy and its game, and hold as JSON its actions, its protocol, and
-the arguments of ALE's `AtariVectorEnv` that make such frames; `scripts/play_onnx.py` plays by them.
+The file's metadata have the names of the policy and its game, and as JSON its actions, its
+protocol, and the arguments of ALE's `AtariVectorEnv` that makes such frames, as
+`scripts/play_onnx.py` does.
 
-Axes: B batch, T steps, C, H, W image, A actions, N neurons, Z = N, or 2 N with mixed memory, whose
-state is that of the neurons and then that of the memory.
+Axes: B batch, T steps, C, H, W image, A actions, N neurons, Z = N, or 2 N with mixed memory: the
+state of the neurons and then that of the memory.
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ import torch
 from torch import Tensor, nn
 
 from ncp_agents.agents.saved_policy import SavedPolicy
-from ncp_agents.cli.console import Terminal
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.rollout import evaluation_protocol, first_episodes, rollout
-from ncp_agents.files import atomic_write, check_writable
+from ncp_agents.files import atomic_write
 from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.torch.scan import scan_steps
 from ncp_agents.torch.sequence_layer import SequenceLayer
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
 
 INPUTS = ("observation", "state", "reset")
 OUTPUTS = ("logits", "value", "new_state")
-PIECE = 256  # steps of a sequence that are checked at once
+CHUNK = 256  # steps of a sequence that are compared at once
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a file did beside the policy itself, in one whole game."""
+    """The comparison of a file with its policy over one whole episode."""
 
     steps: int
-    """With the same action in each."""
+    """All with the same greedy action."""
     difference: float
     """The largest, of all log-probabilities, values and states."""
 
@@ -66,41 +66,44 @@ class Agreement:
 def export(
     policy: SavedPolicy, path: Path, sequence: bool = False, rules: AtariProtocol | None = None
 ) -> Agreement:
-    """Write a policy as one ONNX file, once it has played a game just as the policy does.
+    """Write a policy as one ONNX file, once it has taken the policy's actions for an episode.
 
     Args:
-        sequence: of whole sequences instead of one step.
-        rules: of that game, scored, and in the metadata; None takes those of the policy's recipe.
+        policy: with a cell "cfc" or "ltc".
+        path: the file.
+        sequence: a model of whole sequences instead of one step.
+        rules: of the episode, and for the metadata; None takes the recipe's protocol.
 
     Raises:
-        UserError: the extra 'onnx' is missing, the cell is an LSTM, or actions differ; then nothing
-            is written.
+        UserError: an LSTM, onnx or onnxruntime missing, or another action; nothing is written then.
     """
-    _check_installed()
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"export needs {missing[0]}; install it: pip install 'ncp-agents[onnx]'")
     if policy.recipe.circuit.cell == "lstm":
-        raise UserError("export takes cells 'cfc' and 'ltc', got 'lstm', which is there to compare")
+        raise UserError("export takes cells 'cfc' and 'ltc', got 'lstm'")
     import onnx
 
     rules = evaluation_protocol(policy, rules or policy.recipe.environment.protocol)
     game = policy.recipe.environment.game
-    model = _one_step(policy)
+    model = _export_step(policy)
     if sequence:
-        model = _of_sequences(model)
-    about = {
+        model = _scan_over(model)
+    metadata = {
         "policy": policy.name,
         "game": game,
         "actions": json.dumps(action_meanings(game)),
         "protocol": json.dumps(asdict(rules)),
         "emulator": json.dumps(_emulator(rules)),
     }
-    onnx.helper.set_model_props(model, about)
+    onnx.helper.set_model_props(model, metadata)
     with atomic_write(path) as temporary:
         onnx.save(model, temporary)
-        return _agreement(temporary, policy, rules, PIECE if sequence else 1)
+        return _compare(temporary, policy, rules, CHUNK if sequence else 1)
 
 
 def _emulator(rules: AtariProtocol) -> dict[str, object]:
-    """The protocol as ALE's vector environment takes it."""
+    """Return the protocol as the arguments of ALE's vector environment."""
     return {
         "stack_num": rules.frame_stack,
         "img_height": rules.frame_size,
@@ -116,7 +119,7 @@ def _emulator(rules: AtariProtocol) -> dict[str, object]:
 
 
 class _Step(nn.Module):
-    """What a file computes, of plain torch throughout: no kernels and no branches on values."""
+    """One step in plain torch: no kernels and no branches on values."""
 
     def __init__(self, network: CnnNcpPolicy) -> None:
         super().__init__()
@@ -125,6 +128,7 @@ class _Step(nn.Module):
     def forward(
         self, observation: Tensor, state: Tensor, reset: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probabilities (B, A), values (B,) and the new state (B, Z)."""
         network = self.network
         circuit = network.circuit
         assert isinstance(circuit, SequenceLayer)
@@ -137,13 +141,13 @@ class _Step(nn.Module):
         actor = network.mlp_extractor.forward_actor(circuit.read_out(h))
         return (
             network.action_net(actor).log_softmax(-1),
-            network._critic(h, features).squeeze(-1),
+            network.values(h, features).squeeze(-1),
             h if c is None else torch.cat([h, c], -1),
         )
 
 
-def _one_step(policy: SavedPolicy) -> ModelProto:
-    """The ONNX model of one step, with its weights in it."""
+def _export_step(policy: SavedPolicy) -> ModelProto:
+    """Return the model of one step, with its weights."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     batch = torch.export.Dim("B")
@@ -167,15 +171,15 @@ def _one_step(policy: SavedPolicy) -> ModelProto:
     return program.model_proto
 
 
-def _of_sequences(step: ModelProto) -> ModelProto:
-    """The same along axis 1 of its inputs, with the state handed on."""
+def _scan_over(step: ModelProto) -> ModelProto:
+    """Return the model of sequences: a step along axis 1 of its inputs, carrying the state."""
     from onnx import compose, helper
 
     body = compose.add_prefix(step, "step_").graph  # names are unique in a file
     weights = list(body.initializer)
     del body.initializer[:]
     inputs, outputs = list(step.graph.input), list(step.graph.output)
-    # Scan wants the state first.
+    # Scan takes the state first.
     for graph, order in ((body.input, (1, 0, 2)), (body.output, (2, 0, 1))):
         values = [graph[i] for i in order]
         del graph[:]
@@ -201,25 +205,26 @@ def _of_sequences(step: ModelProto) -> ModelProto:
 
 
 def state_size(policy: SavedPolicy) -> int:
-    """Z: N, or 2 N with mixed memory"""
+    """Return Z: N, or 2 N with mixed memory."""
     circuit = policy.network.circuit
     return circuit.state_size * (2 if circuit.use_mixed else 1)
 
 
-def _agreement(path: Path, policy: SavedPolicy, rules: AtariProtocol, chunk: int) -> Agreement:
-    """Let the policy play a game, and both see it, `chunk` steps at a time."""
+def _compare(path: Path, policy: SavedPolicy, rules: AtariProtocol, chunk: int) -> Agreement:
+    """Compare a file with its policy over an episode of the policy, `chunk` steps at a time."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    game = AtariVecEnv(policy.recipe.environment.game, 1, rules, seed=0)
-    with closing(game), one_thread():
-        steps = list(first_episodes(rollout(policy, game, deterministic=True), 1))
+    env = AtariVecEnv(policy.recipe.environment.game, 1, rules, seed=0)
+    with closing(env), one_thread():
+        steps = list(first_episodes(rollout(policy, env, deterministic=True), 1))
     observations = np.concatenate([step.observations for step in steps])
-    starts = np.concatenate([step.episode_starts for step in steps])
+    resets = np.concatenate([step.resets for step in steps])
     actions = np.concatenate([step.actions for step in steps])
 
-    state = np.ones((1, state_size(policy)), np.float32)  # which the first step forgets
-    states = tuple(torch.ones(1, 1, policy.network.circuit.state_size) for _ in range(2))
+    circuit = policy.network.circuit
+    state = np.ones((1, state_size(policy)), np.float32)  # the first step clears it
+    states = tuple(torch.ones(1, 1, circuit.state_size) for _ in range(2))
     difference = 0.0
     lead = (1,) if chunk == 1 else (1, -1)
     for first in range(0, len(actions), chunk):
@@ -227,43 +232,33 @@ def _agreement(path: Path, policy: SavedPolicy, rules: AtariProtocol, chunk: int
         inputs = {
             "observation": observations[now].reshape(*lead, *observations.shape[1:]),
             "state": state,
-            "reset": starts[now].reshape(lead),
+            "reset": resets[now].reshape(lead),
         }
-        results = session.run(None, inputs)
-        logits, values, state = (np.asarray(result) for result in results)
+        logits, values, state = map(np.asarray, session.run(None, inputs))
         logits = logits.reshape(-1, logits.shape[-1])
         with torch.no_grad():
             distribution, expected_values, states = policy.network.distribution_and_values(
-                torch.from_numpy(observations[now]), states, torch.from_numpy(starts[now]).float()
+                torch.from_numpy(observations[now]), states, torch.from_numpy(resets[now]).float()
             )
         expected = distribution.distribution.logits  # type: ignore[attr-defined]
-        other = np.flatnonzero(logits.argmax(-1) != actions[now])
-        if len(other):
+        different = np.flatnonzero(logits.argmax(-1) != actions[now])
+        if len(different):
             raise UserError(
-                f"the exported model takes another action at step {first + other[0]} than "
+                f"the exported model takes another action at step {first + different[0]} than "
                 f"{policy.name}; nothing was written"
             )
         pairs = [
             (logits, expected),
             (values.ravel(), expected_values[:, 0]),
-            (state, torch.cat(states[: 1 + policy.network.circuit.use_mixed], -1)[0]),
+            (state, torch.cat(states[: 1 + circuit.use_mixed], -1)[0]),
         ]
         difference = max(difference, *(float(np.abs(a - b.numpy()).max()) for a, b in pairs))
     return Agreement(len(actions), difference)
 
 
-def _check_installed() -> None:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"export needs {missing[0]}, which is missing; install it: "
-            "pip install 'ncp-agents[onnx]'"
-        )
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's own notes on its exporter's code."""
+    """Silence torch's notes on its exporter's own code."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -275,26 +270,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def export_command(policy: SavedPolicy, output: Path | None = None, sequence: bool = False) -> Path:
-    """Export and print what was found.
-
-    Args:
-        output: ends in .onnx; None takes the policy's name.
-
-    Raises:
-        UserError: as `export`, and another ending.
-    """
-    output = Path(f"{policy.name}.onnx") if output is None else output
-    if output.suffix != ".onnx":
-        raise UserError(f"output {output} ends in {output.suffix!r}, expected .onnx")
-    check_writable(output, "--output")
-    agreement = export(policy, output, sequence)
-    Terminal().print(
-        f"one game, {agreement.steps:,} steps: the same actions as the policy's; largest "
-        f"difference {agreement.difference:.1e}\nmodel: {output}, "
-        f"{output.stat().st_size / 1e6:.2f} MB",
-        soft_wrap=True,
-    )
-    return output

@@ -92,8 +92,12 @@ def _clone(
     }
     train, val = splits.values()
     hashes = {
-        split: [source.demos.entries[i].sha256 for source in episodes for i in source.indices]
-        for split, episodes in splits.items()
+        split: [
+            source.entries[index].sha256
+            for source in demos
+            for index in source.split(split, options.validation)
+        ]
+        for split in splits
     }
     actions = len(action_meanings(recipe.environment.game))
     learner = Learner(recipe, class_weights(train, actions) if options.class_weights else None)

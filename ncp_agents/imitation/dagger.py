@@ -24,7 +24,7 @@ from ncp_agents.agents.recipe import Recipe
 from ncp_agents.agents.saved_policy import RECIPE, SavedPolicy, files, load, save
 from ncp_agents.datasets.demonstrations import DATASET, Demonstrations
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation.rollout import Player, Step
+from ncp_agents.evaluation.rollout import Policy, Step
 from ncp_agents.files import copy_files
 from ncp_agents.imitation.cloning import clone
 from ncp_agents.imitation.cloning_checkpoint import CloningProgress, read_progress
@@ -109,11 +109,11 @@ def check_teacher(teacher: SavedPolicy, recipe: Recipe) -> None:
             )
 
 
-def relabelled(steps: Iterator[Step], teacher: Player) -> Iterator[Step]:
+def relabelled(steps: Iterator[Step], teacher: Policy) -> Iterator[Step]:
     """Yield the same steps, with the teacher's greedy actions."""
     state = None
     for step in steps:
-        actions, state = teacher.predict(step.observations, state, step.episode_starts, True)
+        actions, state = teacher.predict(step.observations, state, step.resets, True)
         yield step._replace(actions=actions)
 
 

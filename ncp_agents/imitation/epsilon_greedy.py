@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ncp_agents.agents.saved_policy import State
-from ncp_agents.evaluation.rollout import Player
+from ncp_agents.evaluation.rollout import Policy
 
 
 class EpsilonGreedyPolicy:
     """Another policy, with a uniformly random action instead with probability `epsilon`."""
 
-    def __init__(self, policy: Player, actions: int, epsilon: float, seed: int) -> None:
+    def __init__(self, policy: Policy, actions: int, epsilon: float, seed: int) -> None:
         self.policy, self.actions, self.epsilon = policy, actions, epsilon
         self.random = np.random.default_rng(seed)
 

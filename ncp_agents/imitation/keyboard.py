@@ -70,7 +70,7 @@ class HumanPolicy:
             self.score, self._is_start = 0.0, True
             try:
                 for step in rollout(self, env):
-                    episode.append(step._replace(screens=None))
+                    episode.append(step._replace(rgb_frames=None))
                     self.score += float(step.rewards[0])
                     if "episode" in step.infos[0]:
                         self.recorded += 1

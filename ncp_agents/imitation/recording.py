@@ -21,13 +21,13 @@ from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.parallel_rollout import parallel_rollouts
 from ncp_agents.evaluation.rollout import (
-    Player,
+    Policy,
     Step,
     check_episodes,
     default_num_envs,
+    env_groups,
     episodes_per_env,
     evaluation_protocol,
-    groups,
     resumed_seed,
     rollout,
 )
@@ -44,7 +44,7 @@ def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[
             if not missing[i]:
                 continue
             # A copy, because a view would keep the frames of all environments.
-            obs, reset = step.observations[i].copy(), bool(step.episode_starts[i])
+            obs, reset = step.observations[i].copy(), bool(step.resets[i])
             running[i].append((obs, int(step.actions[i]), float(step.rewards[i]), reset))
             if "episode" in info:
                 observations, actions, rewards, resets = zip(*running[i], strict=True)
@@ -63,7 +63,7 @@ def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[
 
 
 def record(
-    policy: Player,
+    policy: Policy,
     demos: Demonstrations,
     episodes: int,
     seed: int = 0,
@@ -105,7 +105,7 @@ def record(
         def make_env(num_envs: int, seed: int, num_threads: int) -> AtariVecEnv:
             return AtariVecEnv(game, num_envs, protocol, seed, num_threads, mode)
 
-        def steps_of(index: int, policy: Player, env: AtariVecEnv) -> Iterator[Step]:
+        def steps_of(index: int, policy: Policy, env: AtariVecEnv) -> Iterator[Step]:
             space = getattr(policy, "observation_space", env.observation_space)
             if space != env.observation_space:
                 raise UserError(
@@ -119,7 +119,7 @@ def record(
             return rollout(mixed, env, deterministic)
 
         with (
-            groups(policy, make_env, num_envs, seed) as parts,
+            env_groups(policy, make_env, num_envs, seed) as parts,
             parallel_rollouts([steps_of(i, *part) for i, part in enumerate(parts)]) as steps,
             ThreadPoolExecutor(1) as writer,
         ):
@@ -135,7 +135,7 @@ def record(
 
 
 def record_with_bar(
-    policy: Player,
+    policy: Policy,
     demos: Demonstrations,
     episodes: int,
     *,

@@ -1,181 +1,186 @@
-"""The game beside the circuit that plays it, as pictures of 1280 × 720 pixels."""
+"""Frames of 1280 × 720 pixels: the game, and beside it the circuit with its activity."""
 
 from __future__ import annotations
 
-import functools
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from scipy.sparse import csr_array
 
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
-from ncp_agents.explain.activations import Trace
+from ncp_agents.evaluation.rollout import Step
+from ncp_agents.explain.activations import ActivationRecorder, Trace, trace
 from ncp_agents.explain.circuit_graph import CircuitGraph
+from ncp_agents.rendering.canvas import (
+    BACKGROUND,
+    FAINT,
+    GREY,
+    INK,
+    NEGATIVE,
+    POSITIVE,
+    Box,
+    RunningLine,
+    draw_text,
+    fitted,
+)
+from ncp_agents.rendering.circuit_layout import CircuitLayout
 
 WIDTH, HEIGHT = 1280, 720
-
-
-class Box(NamedTuple):
-    """Pixels from the left and the top."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @property
-    def width(self) -> int:
-        return self.right - self.left
-
-    @property
-    def height(self) -> int:
-        return self.bottom - self.top
-
-
 GAME = Box(24, 66, 504, 696)  # three times 160 × 210
 CIRCUIT = Box(548, 104, 1012, 536)
 ACTIONS = Box(1030, CIRCUIT.top, 1256, CIRCUIT.bottom)
-LIT = Box(CIRCUIT.left - 14, CIRCUIT.top - 6, ACTIONS.left + 14, CIRCUIT.bottom + 6)  # lines too
+LINES = Box(CIRCUIT.left - 14, CIRCUIT.top - 6, ACTIONS.left + 14, CIRCUIT.bottom + 6)  # and nodes
 VALUE, SCORE = Box(548, 598, 888, 692), Box(916, 598, 1256, 692)
-LINE_STEPS = 20 * STEPS_PER_SECOND  # that a running line shows
-
-Color = tuple[int, int, int]
-BACKGROUND, INK, GREY, FAINT = (15, 17, 22), (232, 233, 236), (146, 152, 163), (42, 46, 56)
-RAISES, LOWERS = (86, 180, 233), (255, 148, 64)  # of Okabe and Ito's palette, on a dark ground
+LINE_STEPS = 20 * STEPS_PER_SECOND  # of value and return that are shown
 
 
 class Moment(NamedTuple):
-    """What a picture shows of one step."""
+    """What a frame shows of one step."""
 
-    screen: np.ndarray  # (H, W, 3) uint8
+    rgb_frame: np.ndarray  # (H, W, 3) uint8
     signals: np.ndarray  # (K,), as `Trace.signals`
     probabilities: np.ndarray  # (A,)
     action: int
     value: float
-    score: float  # of the game, with this step's reward in it
+    score: float  # of the episode, with this step's reward
 
 
-def moments(trace: Trace) -> Iterator[Moment]:
-    """A trace's, one after another."""
+def _moments(trace: Trace) -> Iterator[Moment]:
     parts = (trace.signals, trace.probabilities, trace.actions, trace.values, trace.returns)
-    for screen, *own in zip(trace.screens, *parts, strict=True):
-        yield Moment(screen, *own)
+    for rgb_frame, *own in zip(trace.frames, *parts, strict=True):
+        yield Moment(rgb_frame, *own)
+
+
+def circuit_frames(trace: Trace, graph: CircuitGraph, title: str) -> Iterator[np.ndarray]:
+    """Yield a frame (720, 1280, 3) uint8 for each step of a trace."""
+    renderer = CircuitRenderer(graph, title, trace)
+    for t, moment in enumerate(_moments(trace)):
+        yield renderer.draw(moment, f"{_clock(t)}   step {t + 1:,} of {len(trace):,}")
+
+
+def live_circuit_frames(
+    steps: Iterable[Step], recorder: ActivationRecorder, renderer: CircuitRenderer
+) -> Iterator[tuple[Step, np.ndarray]]:
+    """Yield each step with its frame, of the first environment, in which `recorder` acts."""
+    episode, length, score = 1, 0, 0.0
+    for step in steps:
+        score += float(step.rewards[0])
+        [moment] = _moments(trace(recorder, [step]))
+        caption = f"{_clock(length)}   episode {episode}, step {length + 1:,}"
+        yield step, renderer.draw(moment._replace(score=score), caption)
+        length += 1
+        if "episode" in step.infos[0]:
+            episode, length, score = episode + 1, 0, 0.0
+
+
+def _clock(steps: int) -> str:
+    """Return the emulator's time in minutes and seconds."""
+    seconds = steps // STEPS_PER_SECOND
+    return f"{seconds // 60}:{seconds % 60:02d}"
 
 
 class CircuitRenderer:
     """Draws moments one after another, each (720, 1280, 3) uint8.
 
-    Neurons and synapses are blue above 0 and orange below, at full strength where 99 % of their
-    column's are weaker over the trace `usual`. The running lines span its values and returns, and
-    what comes beyond them.
+    Neurons and synapses are blue above 0 and orange below, at full strength from the 99th
+    percentile of their column in the trace `typical`. The running lines span its values and
+    returns, and more where the moments exceed them.
     """
 
-    def __init__(self, circuit_graph: CircuitGraph, title: str, usual: Trace) -> None:
-        self._anatomy = circuit_graph
-        self._ground = _ground(circuit_graph, title)
-        self._circuit = _Circuit(usual.signals, circuit_graph)
-        self._value, self._score = _Line(VALUE, usual.values), _Line(SCORE, usual.returns)
+    def __init__(self, graph: CircuitGraph, title: str, typical: Trace) -> None:
+        layout = CircuitLayout(graph)
+        self._names = graph.names[-typical.probabilities.shape[1] :]  # of the actions
+        self._background = _background(layout, title)
+        self._circuit = _CircuitDrawing(layout, typical.signals)
+        self._value = RunningLine(VALUE, typical.values, LINE_STEPS)
+        self._score = RunningLine(SCORE, typical.returns, LINE_STEPS)
 
-    def draw(self, moment: Moment, clock: str) -> np.ndarray:
-        """The picture, with `clock` above the game."""
-        frame = self._ground.copy()
-        _show(frame, moment.screen)
+    def draw(self, moment: Moment, caption: str) -> np.ndarray:
+        """Return the frame, with `caption` above the game."""
+        frame = self._background.copy()
+        _draw_game(frame, moment.rgb_frame)
         self._circuit.draw(frame, moment.signals)
-        _actions(frame, self._anatomy, moment.probabilities, int(moment.action))
+        _draw_actions(frame, self._names, moment.probabilities, int(moment.action))
         self._value.draw(frame, moment.value, f"{moment.value:z.2f}")
         self._score.draw(frame, moment.score, f"{moment.score:,.0f}")
-        _write(frame, (GAME.right, 42), clock, 15, GREY, "right")
+        draw_text(frame, (GAME.right, 42), caption, 15, GREY, "right")
         return frame
 
 
-def circuit_frames(trace: Trace, circuit_graph: CircuitGraph, title: str) -> Iterator[np.ndarray]:
-    """Each step's picture."""
-    brain = CircuitRenderer(circuit_graph, title, trace)
-    for t, moment in enumerate(moments(trace)):
-        yield brain.draw(moment, f"{clock(t)}   step {t + 1:,} of {len(trace):,}")
-
-
-def clock(steps: int) -> str:
-    """Minutes and seconds of play."""
-    seconds = steps // STEPS_PER_SECOND
-    return f"{seconds // 60}:{seconds % 60:02d}"
-
-
-def _ground(circuit_graph: CircuitGraph, title: str) -> np.ndarray:
-    """What all pictures share."""
+def _background(layout: CircuitLayout, title: str) -> np.ndarray:
+    """Return what all frames share."""
+    graph = layout.graph
     frame = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     frame[:] = BACKGROUND
-    _write(frame, (GAME.left, 8), _fitting(title, 22, GAME.width), 22, INK)
-    _write(frame, (CIRCUIT.left - 10, 29), circuit_graph.about, 17, INK)
+    draw_text(frame, (GAME.left, 8), fitted(title, 22, GAME.width), 22, INK)
+    draw_text(frame, (CIRCUIT.left - 10, 29), graph.about, 17, INK)
     note = "blue raises, orange lowers"
-    if circuit_graph.in_blocks:
+    if layout.in_blocks:
         note = "too many synapses for lines: layers as blocks of neurons"
-    _write(frame, (ACTIONS.right, 31), note, 15, GREY, "right")
-    places = circuit_graph.places()
-    for column in circuit_graph.columns[:-1]:
-        middle = CIRCUIT.left + _across(places[column.nodes, 0].mean())
-        many = f"{len(column.nodes)} {column.kind}"
-        _write(frame, (int(middle), CIRCUIT.top - 34), many, 15, GREY, "middle")
-    _write(frame, (ACTIONS.left + 14, CIRCUIT.top - 34), "action", 15, GREY)
+    draw_text(frame, (ACTIONS.right, 31), note, 15, GREY, "right")
+    for column in graph.columns[:-1]:
+        middle = CIRCUIT.left + _across(layout.places[column.nodes, 0].mean())
+        label = f"{len(column.nodes)} {column.kind}"
+        draw_text(frame, (int(middle), CIRCUIT.top - 34), label, 15, GREY, "middle")
+    draw_text(frame, (ACTIONS.left + 14, CIRCUIT.top - 34), "action", 15, GREY)
     for box, name in ((VALUE, "value"), (SCORE, "return")):
-        _write(frame, (box.left, box.top - 28), name, 15, GREY)
+        draw_text(frame, (box.left, box.top - 28), name, 15, GREY)
     return frame
 
 
 def _across(x: Any) -> Any:
-    """X 0…1 of `CircuitGraph.places` → pixels; the actions stand in a box of their own."""
+    """`CircuitLayout.places`' x of 0…1 → pixels; the actions have a box of their own."""
     return x * (ACTIONS.left - CIRCUIT.left)
 
 
-class _Circuit:
-    """The neurons and synapses, as strong as they are in usual signals (T, K).
+class _CircuitDrawing:
+    """The neurons and synapses, on the colour scales of typical signals (T, K).
 
-    What a synapse lights up is worked out once: coverage (P, S) says how much of each of P pixels
-    its line fills, so that a step's light is one sparse product. Neurons in the same way.
+    The pixels of a line are worked out once: coverage (P, S) is how much of each of P pixels a
+    synapse's line fills, so that a step's light is one sparse product. Neurons in the same way.
     """
 
-    def __init__(self, usual: np.ndarray, circuit_graph: CircuitGraph) -> None:
-        self._anatomy = circuit_graph
-        places = circuit_graph.places()
-        x, y = _across(places[:, 0]), places[:, 1] * CIRCUIT.height
-        xy = np.stack([CIRCUIT.left - LIT.left + x, CIRCUIT.top - LIT.top + y], 1)
-        self._drawn = np.flatnonzero(circuit_graph.drawn)
-        self._most, strongest, _ = circuit_graph.scales(usual)
-        self._strongest = strongest[self._drawn]
-        shapes = _shapes(xy, circuit_graph)
-        self._pixels, self._coverage = _lines(xy, shapes, circuit_graph.ends[self._drawn])
-        self._spots = _spots(xy, shapes)
-        self._picture = np.empty(LIT.height * LIT.width, np.uint32)  # a number is r, g, b, 0
+    def __init__(self, layout: CircuitLayout, typical: np.ndarray) -> None:
+        self._graph = layout.graph
+        x, y = _across(layout.places[:, 0]), layout.places[:, 1] * CIRCUIT.height
+        xy = np.stack([CIRCUIT.left - LINES.left + x, CIRCUIT.top - LINES.top + y], 1)
+        self._drawn = np.flatnonzero(layout.drawn)
+        self._node_scale, synapse_scale, _ = layout.scales(typical)
+        self._synapse_scale = synapse_scale[self._drawn]
+        shapes = _shapes(xy, layout)
+        self._pixels, self._coverage = _lines(xy, shapes, layout.graph.ends[self._drawn])
+        self._node_pixels = _node_pixels(xy, shapes)
+        self._picture = np.empty(LINES.height * LINES.width, np.uint32)  # a pixel is r, g, b, 0
 
     def draw(self, frame: np.ndarray, signals: np.ndarray) -> None:
-        """signals (K,)."""
+        """Draw a step's signals (K,)."""
         picture = self._picture
         picture[:] = _GLOW[0]
         if len(self._drawn):
-            strength = self._anatomy.currents(signals)[self._drawn] / self._strongest
+            strength = self._graph.currents(signals)[self._drawn] / self._synapse_scale
             both = np.stack([np.maximum(strength, 0), np.maximum(-strength, 0)], 1)
-            # To the power of 1.5 the many weak ones step back behind the few strong ones.
+            # The power of 1.5 dims the many weak ones beside the few strong ones.
             light = self._coverage @ np.minimum(both, 1).astype(np.float32) ** 1.5
             level = np.minimum(light * (256 / BRIGHTEST), 255).astype(np.uint8)
             picture[self._pixels] = _GLOW[level.view(np.uint16)[:, 0]]
-        activity = signals[: self._anatomy.nodes] / self._most
-        pixels, node, alpha = self._spots
+        activity = signals[: self._graph.nodes] / self._node_scale
+        pixels, node, alpha = self._node_pixels
         bytes_ = picture.view(np.uint8).reshape(-1, 4)[:, :3]
         color, under = _diverging(activity)[node], bytes_[pixels]
         bytes_[pixels] = under + (color - under) * alpha[:, None]
-        frame[LIT.top : LIT.bottom, LIT.left : LIT.right] = bytes_.reshape(LIT.height, -1, 3)
+        frame[LINES.top : LINES.bottom, LINES.left : LINES.right] = bytes_.reshape(
+            LINES.height, -1, 3
+        )
 
 
 BRIGHTEST = 4.0  # lines on one pixel that saturate it
 
 
 def _glow() -> np.ndarray:
-    """(65536,): the colour, as r, g, b, 0, of raising and lowering light, a byte each."""
+    """(65536,): the colour, as r, g, b, 0, of positive and negative light, a byte each."""
     light = 1 - np.exp(-0.9 * BRIGHTEST / 256 * np.arange(256))[:, None]
-    color = light * np.array(RAISES) + light[:, None] * np.array(LOWERS) + BACKGROUND
+    color = light * np.array(POSITIVE) + light[:, None] * np.array(NEGATIVE) + BACKGROUND
     pixels = np.zeros((256, 256, 4), np.uint8)
     pixels[..., :3] = np.minimum(color, 255)
     return pixels.view(np.uint32).ravel()
@@ -185,8 +190,9 @@ _GLOW = _glow()
 
 
 def _lines(xy: np.ndarray, shapes: list[_Shape], ends: np.ndarray) -> tuple[np.ndarray, csr_array]:
-    """Lines between nodes, from edge to edge → the pixels (P,) that they touch, and how much of
-    them, (P, S).
+    """Return the pixels (P,) that lines between nodes touch, and the coverage (P, S) of each.
+
+    Lines run from edge to edge.
     """
     if not len(ends):
         return np.empty(0, int), csr_array((0, 0), dtype=np.float32)
@@ -203,23 +209,23 @@ def _lines(xy: np.ndarray, shapes: list[_Shape], ends: np.ndarray) -> tuple[np.n
             line[:, 0] += (10 + 0.15 * abs(a[1] - b[1])) * np.sin(np.pi * s[:, 0])
             if a[1] == b[1]:
                 line[:, 1] += 6 * np.sin(2 * np.pi * s[:, 0])
-        # Each point lights its four nearest pixels, all together as much as the line is long.
+        # Each point's weight goes to its four nearest pixels; all together are the line's length.
         length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum()
         x, y = np.floor(line).astype(int).T
         dx, dy = (line - np.floor(line)).T
         for right, below in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            rows.append((y + below) * LIT.width + x + right)
+            rows.append((y + below) * LINES.width + x + right)
             columns.append(np.full(points, synapse))
-            share = (dx if right else 1 - dx) * (dy if below else 1 - dy)
-            amounts.append(share * length / points)
+            weight = (dx if right else 1 - dx) * (dy if below else 1 - dy)
+            amounts.append(weight * length / points)
     place = np.concatenate(rows)
-    touched = np.zeros(LIT.width * LIT.height, bool)
+    touched = np.zeros(LINES.width * LINES.height, bool)
     touched[place] = True
     pixels, row = np.flatnonzero(touched), (np.cumsum(touched) - 1)[place]
     where = row.astype(np.int32), np.concatenate(columns).astype(np.int32)
     entries = np.concatenate(amounts).astype(np.float32), where
     coverage = csr_array(entries, shape=(len(pixels), len(ends)))
-    coverage.data[coverage.data < 0.05] = 0  # nobody sees it
+    coverage.data[coverage.data < 0.05] = 0  # invisible
     coverage.eliminate_zeros()
     return pixels, coverage
 
@@ -232,13 +238,13 @@ class _Shape(NamedTuple):
     cell: bool
 
 
-def _shapes(xy: np.ndarray, circuit_graph: CircuitGraph) -> list[_Shape]:
-    """One a node; as large as its column leaves room for."""
-    shapes = [_Shape(0, 0, False)] * circuit_graph.nodes
-    for column in circuit_graph.columns:
+def _shapes(xy: np.ndarray, layout: CircuitLayout) -> list[_Shape]:
+    """Return a shape for each node, as large as its column leaves room for."""
+    shapes = [_Shape(0, 0, False)] * layout.graph.nodes
+    for column in layout.graph.columns:
         across, down = (np.unique(xy[column.nodes, axis].round(3)) for axis in (0, 1))
         pitch = CIRCUIT.height / len(down)
-        if circuit_graph.is_block(column):
+        if layout.is_block(column):
             wide = np.diff(across).min() if len(across) > 1 else 20.0
             shape = _Shape(max(min(wide, 20) / 2 - 0.5, 0.6), max(pitch / 2 - 0.5, 0.6), True)
         else:
@@ -248,8 +254,8 @@ def _shapes(xy: np.ndarray, circuit_graph: CircuitGraph) -> list[_Shape]:
     return shapes
 
 
-def _spots(xy: np.ndarray, shapes: list[_Shape]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixels (P,) of all nodes, whose they are (P,) and how much of each (P,)."""
+def _node_pixels(xy: np.ndarray, shapes: list[_Shape]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pixels (P,) of all nodes, the node of each (P,) and its coverage (P,)."""
     found = []
     for node, ((x, y), (half_width, half_height, cell)) in enumerate(zip(xy, shapes, strict=True)):
         columns = np.arange(int(x - half_width) - 1, int(x + half_width) + 3)
@@ -259,40 +265,40 @@ def _spots(xy: np.ndarray, shapes: list[_Shape]) -> tuple[np.ndarray, np.ndarray
             alpha = np.clip(half_width + 0.5 - dx, 0, 1) * np.clip(half_height + 0.5 - dy, 0, 1)
         else:
             alpha = np.clip(half_width + 0.5 - np.hypot(dx, dy), 0, 1)
-        lit = alpha > 0
-        place = (rows[:, None] * LIT.width + columns)[lit]
-        found.append((place, np.full(len(place), node), alpha[lit]))
+        covered = alpha > 0
+        place = (rows[:, None] * LINES.width + columns)[covered]
+        found.append((place, np.full(len(place), node), alpha[covered]))
     pixels, nodes, alphas = (np.concatenate(part) for part in zip(*found, strict=True))
     return pixels, nodes, alphas.astype(np.float32)
 
 
 def _diverging(values: np.ndarray) -> np.ndarray:
-    """values (n,) of -1…1 → colours (n, 3) float32 of 0…255."""
+    """Values (n,) of -1…1 → colours (n, 3) float32 of 0…255."""
     strength = np.minimum(np.abs(values), 1)[:, None] ** 0.8
     color = np.where(
-        values[:, None] >= 0, np.array(RAISES, np.float32), np.array(LOWERS, np.float32)
+        values[:, None] >= 0, np.array(POSITIVE, np.float32), np.array(NEGATIVE, np.float32)
     )
     return np.array(FAINT, np.float32) + strength * (color - np.array(FAINT, np.float32))
 
 
-def _show(frame: np.ndarray, screen: np.ndarray) -> None:
-    """The screen, enlarged by a whole number, in the middle of its box."""
-    height, width, _ = screen.shape
+def _draw_game(frame: np.ndarray, rgb_frame: np.ndarray) -> None:
+    """Draw the game's frame, enlarged by a whole number, in the middle of its box."""
+    height, width, _ = rgb_frame.shape
     scale = max(min(GAME.width // width, GAME.height // height), 1)
     height, width = scale * height, scale * width
     left, top = (GAME.left + GAME.right - width) // 2, (GAME.top + GAME.bottom - height) // 2
     # Columns first: rows are then copied whole.
-    frame[top : top + height, left : left + width] = screen.repeat(scale, 1).repeat(scale, 0)
+    frame[top : top + height, left : left + width] = rgb_frame.repeat(scale, 1).repeat(scale, 0)
 
 
-def _actions(
-    frame: np.ndarray, circuit_graph: CircuitGraph, probabilities: np.ndarray, taken: int
+def _draw_actions(
+    frame: np.ndarray, names: tuple[str, ...], probabilities: np.ndarray, taken: int
 ) -> None:
-    """A bar for each action, beside its node; the one taken is bright."""
+    """Draw a bar for each action beside its node, and the action taken brightly."""
     left, right = ACTIONS.left + 14, ACTIONS.right
     pitch = ACTIONS.height / len(probabilities)
     half = int(min(pitch / 2 - 1, 15))
-    for index, probability in enumerate(probabilities):
+    for index, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
         y = int(ACTIONS.top + (index + 0.5) * pitch)
         chosen = index == taken
         box = frame[y - half : y + half, left:right]
@@ -304,76 +310,5 @@ def _actions(
             box[:, :3] = INK
         size = 15 if half >= 9 else 2 * half - 1
         color = INK if chosen else GREY
-        name = circuit_graph.names[-len(probabilities) + index]
-        _write(frame, (left + 10, y - size // 2 - 2), name, size, color)
-        _write(frame, (right - 8, y - size // 2 - 2), f"{probability:.0%}", size, color, "right")
-
-
-class _Line:
-    """The last 20 s of a number as a line that runs to the left."""
-
-    def __init__(self, box: Box, usual: np.ndarray) -> None:
-        self._box = box
-        self._low, self._high = float(usual.min()), float(usual.max())
-        self._past: deque[float] = deque(maxlen=LINE_STEPS)
-
-    def draw(self, frame: np.ndarray, value: float, now: str) -> None:
-        self._past.append(value)
-        self._low, self._high = min(self._low, value), max(self._high, value)
-        margin = 0.06 * (self._high - self._low) or 1.0
-        top_value = self._high + margin
-        pixels = (self._box.height - 1) / (top_value - self._low + margin)
-        left, top, right, bottom = self._box
-        area, zero = frame[top:bottom, left:right], top_value * pixels  # from the top
-        if 0 < zero < self._box.height - 1:
-            area[round(zero)] = FAINT
-        rows = (top_value - np.array(self._past)) * pixels
-        steps = np.linspace(1 - LINE_STEPS, 0, self._box.width)  # a column each; now is 0
-        past = steps >= 1 - len(rows)
-        y = np.interp(steps[past], np.arange(1 - len(rows), 1), rows)
-        before = np.r_[y[:1], y[:-1]]
-        # How much of each pixel lies between this column's height and the one before.
-        upper, lower = np.minimum(y, before) - 0.8, np.maximum(y, before) + 0.8
-        row = np.arange(self._box.height)[:, None]
-        alpha = np.clip(np.minimum(row + 0.5, lower) - np.maximum(row - 0.5, upper), 0, 1)
-        own, column = np.nonzero(alpha)
-        place = own, column + np.argmax(past)
-        under = area[place]
-        area[place] = under + (np.array(RAISES, np.float32) - under) * alpha[own, column][:, None]
-        _write(frame, (right, top - 30), now, 17, INK, "right")
-
-
-def _write(
-    frame: np.ndarray,
-    place: tuple[int, int],
-    text: str,
-    size: int,
-    color: Color,
-    align: str = "left",
-) -> None:
-    """Text with its top at `place`."""
-    mask = _mask(text, size)
-    x, y = place
-    x -= {"left": 0, "middle": mask.shape[1] // 2, "right": mask.shape[1]}[align]
-    mask = mask[:, : max(frame.shape[1] - x, 0)]
-    part = frame[y : y + mask.shape[0], x : x + mask.shape[1]]
-    part[:] = part + (np.array(color, np.float32) - part) * mask[..., None]
-
-
-def _fitting(text: str, size: int, width: int) -> str:
-    """The text, or as much of it as fits in a width."""
-    font = ImageFont.load_default(size)
-    if font.getlength(text) <= width:
-        return text
-    length = next(n for n in range(len(text), 0, -1) if font.getlength(f"{text[:n]}…") <= width)
-    return f"{text[:length]}…"
-
-
-@functools.lru_cache(4096)
-def _mask(text: str, size: int) -> np.ndarray:
-    """(height, width) float32 of 0…1; digits are equally wide only by chance."""
-    font = ImageFont.load_default(size)
-    left, _, right, _ = font.getbbox(text)
-    picture = Image.new("L", (max(int(right - left), 1), round(1.4 * size)))
-    ImageDraw.Draw(picture).text((-left, 0), text, fill=255, font=font)
-    return np.asarray(picture, np.float32) / 255
+        draw_text(frame, (left + 10, y - size // 2 - 2), name, size, color)
+        draw_text(frame, (right - 8, y - size // 2 - 2), f"{probability:.0%}", size, color, "right")

@@ -1,22 +1,25 @@
-"""How a cloning went, as a picture."""
+"""The progress of behaviour cloning as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from ncp_agents.rendering.figures import COLORS, calm, save_figure
+from ncp_agents.rendering.figures import COLORS, save_figure, style_axes
 
 
-def draw_cloning_curve(rows: Sequence[Mapping[str, Any]], picture: Path, name: str) -> None:
-    """Loss, accuracy and, where games were played, returns over the epochs, from the rows of
-    cloning.csv, into a PNG.
+def draw_cloning_curve(rows: Sequence[Mapping[str, float]], picture: Path, name: str) -> None:
+    """Draw loss, accuracy and the returns of evaluations over the epochs into a PNG.
+
+    Args:
+        rows: of cloning.csv, with "eval_return" only where the policy was evaluated.
+        picture: the PNG.
+        name: of the policy.
     """
-    played = [(row["epoch"], row["eval_return"]) for row in rows if row["eval_return"] is not None]
-    panels = 3 if played else 2
+    evaluations = [(row["epoch"], row["eval_return"]) for row in rows if "eval_return" in row]
+    panels = 3 if evaluations else 2
     figure = Figure(figsize=(10 * panels / 3, 3.4), layout="constrained")
     row_of_axes = figure.subplots(1, panels)
     epochs = [row["epoch"] for row in rows]
@@ -26,13 +29,13 @@ def draw_cloning_curve(rows: Sequence[Mapping[str, Any]], picture: Path, name: s
             ("val", "validation", COLORS[1]),
         ):
             axes.plot(epochs, [row[f"{split}_{kind}"] for row in rows], color=color, label=label)
-        axes.set_title(f"{kind} a step")
+        axes.set_title(f"{kind} per step")
         axes.legend()
-    if played:
-        row_of_axes[-1].plot(*zip(*played, strict=True), "o-", color=COLORS[2])
-        row_of_axes[-1].set_title("return of whole games")
+    if evaluations:
+        row_of_axes[-1].plot(*zip(*evaluations, strict=True), "o-", color=COLORS[2])
+        row_of_axes[-1].set_title("return of an episode")
     for axes in row_of_axes:
         axes.set_xlabel("epoch")
-        calm(axes)
+        style_axes(axes)
     figure.suptitle(f"{name}, {rows[-1]['seconds'] / 60:.1f} minutes")
     save_figure(figure, picture)

@@ -1,6 +1,4 @@
-"""What all pictures of numbers share: colours, a quiet frame, files that never change by
-themselves.
-"""
+"""What all plots share: colours, the style of axes, and how they are saved."""
 
 from __future__ import annotations
 
@@ -18,16 +16,18 @@ from ncp_agents.files import atomic_write
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def calm(axes: Axes) -> None:
-    """A faint grid and no box: the data stand out."""
+def style_axes(axes: Axes) -> None:
+    """Draw a faint grid behind the data, and no box."""
     axes.grid(alpha=0.25, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def check_picture_path(picture: Path) -> None:
-    """Raises:
-    UserError: `picture` does not end in .png.
+    """Check that a path ends in .png.
+
+    Raises:
+        UserError: another ending.
     """
     if picture.suffix.lower() != ".png":
         raise UserError(f"picture {picture} ends in {picture.suffix!r}, expected .png")

@@ -1,4 +1,4 @@
-"""A window that shows games while they are played."""
+"""A window that shows frames at the speed of the game."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ncp_agents.evaluation.rollout import Step
 
 
 class Window:
-    """Opens with the first picture; the title bar's button or Esc closes it.
+    """Opens with the first frame; the title bar's button or Esc closes it.
 
     Args:
         title: in the title bar.
-        fps: pictures a second at most; `show` waits for the next one's time.
+        fps: maximum frames per second; `show` waits for the next one's time.
         scale: side of the square of pixels that one pixel becomes.
-        instead: what to do where there is no screen, for the error.
+        instead: what to do where there is no display, for the error.
 
     Raises:
-        UserError: pygame is missing, or there is no screen to open a window on.
+        UserError: pygame is missing, or there is no display.
     """
 
     def __init__(
@@ -31,33 +31,33 @@ class Window:
         title: str,
         fps: float = STEPS_PER_SECOND,
         scale: int = 3,
-        instead: str = "write a video instead: --video game.mp4",
+        instead: str = "write a video instead: --video episode.mp4",
     ) -> None:
         self._pygame = _pygame()
         self._title, self._fps, self._scale = title, fps, scale
         self._surface: Any = None
         self.keys: list[tuple[str, bool]] = []
-        """What keys did between the last two pictures, in order: a name, such as "left", "space" or
-        "w", and True where the key went down, False where it came up."""
+        """Key events between the last two frames, in order: a name, such as "left", "space" or "w",
+        and True where the key went down, False where it came up."""
         try:
             self._pygame.display.init()
         except self._pygame.error as error:
             raise UserError(f"cannot open a window ({error}); {instead}") from None
-        # Without a screen SDL draws into memory, unless told to by name, and nobody would know.
+        # Without a display SDL draws into memory instead of failing.
         driver = self._pygame.display.get_driver()
         if driver in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
             self.close()
             raise UserError(f"cannot open a window (no display); {instead}")
         self._clock = self._pygame.time.Clock()
 
-    def show(self, picture: np.ndarray) -> bool:
-        """picture (H, W, 3) uint8 → False once the window was closed."""
+    def show(self, frame: np.ndarray) -> bool:
+        """Show a frame (H, W, 3) uint8; return False once the window was closed."""
         pygame = self._pygame
-        height, width, _ = picture.shape
+        height, width, _ = frame.shape
         if self._surface is None:
             self._surface = pygame.display.set_mode((width * self._scale, height * self._scale))
             pygame.display.set_caption(self._title)
-        small = pygame.image.frombuffer(picture.tobytes(), (width, height), "RGB")
+        small = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB")
         large = pygame.transform.scale(small, self._surface.get_size())  # nearest neighbour
         self._surface.blit(large, (0, 0))
         pygame.display.flip()
@@ -72,13 +72,14 @@ class Window:
         return not closed and ("escape", True) not in self.keys
 
     def close(self) -> None:
+        """Close the window."""
         self._pygame.display.quit()
 
 
-def shown(pictures: Iterable[tuple[Step, np.ndarray]], window: Window) -> Iterator[Step]:
-    """The steps, each after the window showed its picture; they end when the window is closed."""
-    for step, picture in pictures:
-        if not window.show(picture):
+def shown(frames: Iterable[tuple[Step, np.ndarray]], window: Window) -> Iterator[Step]:
+    """Show each step's frame and yield the step, until the window is closed."""
+    for step, frame in frames:
+        if not window.show(frame):
             return
         yield step
 
@@ -89,6 +90,6 @@ def _pygame() -> Any:
         import pygame
     except ImportError:
         raise UserError(
-            "a window needs pygame, which is missing; install it: pip install 'ncp-agents[play]'"
+            "a window needs pygame; install it: pip install 'ncp-agents[play]'"
         ) from None
     return pygame

@@ -69,7 +69,8 @@ def main() -> None:
         alone = environment_speed(env, options.seconds)
         env.close()
         scores = evaluate(policy, options.episodes, seed=turn, num_envs=options.num_envs)
-        turns.append((alone, scores.steps_per_second, recording_speed(policy, options, turn)))
+        speed = scores.steps_per_second or 0.0
+        turns.append((alone, speed, recording_speed(policy, options, turn)))
 
     table = Table("turn", "games alone, steps/s", "evaluation", "recording")
     for turn, (alone, *speeds) in enumerate(turns, 1):

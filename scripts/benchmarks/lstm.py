@@ -39,6 +39,7 @@ from ncp_agents import registry
 from ncp_agents.agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.agents.saved_policy import build
 from ncp_agents.agents.zoo import find
+from ncp_agents.cli.curves import run_to_draw
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.formatting import number
 from ncp_agents.evaluation.statistics import interval_of_seeds
@@ -126,7 +127,7 @@ def main() -> None:
                 spans = zip(np.mean(seeds, 0), *interval_of_seeds(np.array(seeds)), strict=True)
                 cells = [f"{mean:.1f} ({low:.1f} … {high:.1f})" for mean, low, high in spans]
                 table.add_row(*about, "all", *cells, end_section=True)
-    draw_curves(runs, options.picture, by=("steps",))
+    draw_curves([*map(run_to_draw, runs)], options.picture, by=("steps",))
     Console(width=120).print(table)
     print(f"picture: {options.picture}")
 

@@ -30,6 +30,7 @@ from rich.table import Table
 from ncp_agents import registry
 from ncp_agents.agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.agents.zoo import find
+from ncp_agents.cli.curves import run_to_draw
 from ncp_agents.errors import UserError
 from ncp_agents.rendering.learning_curve import draw_curves
 from ncp_agents.torch.threads import use_threads
@@ -126,7 +127,7 @@ def main() -> None:
             )
         if len(goals) == len(options.seeds) > 1:
             table.add_row(name, "mean ± std", *summary(goals), "", "", end_section=True)
-    draw_curves(runs, options.picture)
+    draw_curves([*map(run_to_draw, runs)], options.picture)
     Console().print(table)
     print(f"picture: {options.picture}")
 

@@ -21,9 +21,9 @@ from rich.table import Table
 
 from ncp_agents.agents.saved_policy import load
 from ncp_agents.agents.zoo import find
-from ncp_agents.cli.watching import record_trace
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
 from ncp_agents.evaluation.rollout import evaluation_protocol
+from ncp_agents.explain.activations import record_trace
 from ncp_agents.explain.circuit_graph import circuit_graph
 from ncp_agents.rendering.circuit_video import circuit_frames
 from ncp_agents.rendering.page import write_page

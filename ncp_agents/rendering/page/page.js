@@ -1,7 +1,7 @@
-// A game, step by step, beside the circuit that played it.
+// An episode, step by step, beside the circuit that acted in it.
 //
-// All that changes is one row of numbers a step, in `signals`: features, state, probabilities, the
-// state that was read, gates. The first `nodes` of them are the activities of what is drawn.
+// All that changes is one row of numbers a step, in `signals`: features, state, probabilities,
+// previous state, gates. The first `nodes` of them are the activities of the nodes.
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
@@ -24,11 +24,11 @@ await Promise.all(
     arrays[name] = await inflate(deflated, types[type]);
   }),
 );
-const { signals, values, returns, rewards, taken, palette, most, strongest, mean, drawn } = arrays;
+const { signals, values, returns, rewards, taken, palette, nodeScale, synapseScale, mean, drawn } = arrays;
 const width = signals.length / steps;
 const row = (t) => signals.subarray(t * width, (t + 1) * width);
 
-// The current of a group's synapse i at a step, as ncp_agents/rendering/anatomy.py defines it.
+// The current of a group's synapse i at a step, as ncp_agents/explain/circuit_graph.py defines it.
 const currents = {
   gated: ({ source, gate, weight, change }, i) => (now) =>
     now[source[i]] * (weight[i] + now[gate[i]] * change[i]),
@@ -45,17 +45,17 @@ const synapses = data.synapses.flatMap(({ kind, fields }, index) => {
   }));
 });
 
-// Screens are packed in segments: numbers of a palette, each screen XOR the one before.
-const unpacked = new Map();
+// Frames are compressed in segments: indices of a palette, each frame XOR the previous one.
+const segments = new Map();
 function segment(index) {
-  if (index < data.screens.length && !unpacked.has(index)) {
-    if (unpacked.size > 5) unpacked.delete(unpacked.keys().next().value);
-    unpacked.set(index, unpack(index));
+  if (index < data.frames.length && !segments.has(index)) {
+    if (segments.size > 5) segments.delete(segments.keys().next().value);
+    segments.set(index, decompress(index));
   }
-  return unpacked.get(index);
+  return segments.get(index);
 }
-async function unpack(index) {
-  const numbers = await inflate(data.screens[index], Uint8Array);
+async function decompress(index) {
+  const numbers = await inflate(data.frames[index], Uint8Array);
   const size = data.width * data.height;
   for (let i = size; i < numbers.length; i++) numbers[i] ^= numbers[i - size];
   return numbers;
@@ -199,7 +199,7 @@ function place() {
 function drawNodes() {
   const signal = row(now);
   marks.forEach(({ mark }, node) => {
-    const strength = Math.min(Math.abs(signal[node]) / most[node], 1);
+    const strength = Math.min(Math.abs(signal[node]) / nodeScale[node], 1);
     mark.setAttribute("fill", palettes[signal[node] < 0 ? "down" : "up"][Math.round(32 * strength)]);
     mark.classList.toggle("near", node === near);
     mark.classList.toggle("followed", node === followed);
@@ -217,11 +217,11 @@ function drawLines() {
   const signal = row(now);
   const own = followed !== null && [...strongestOf("to"), ...strongestOf("from")];
   const shown = own || (data.in_blocks ? [] : drawnSynapses);
-  const scale = own && Math.max(...own.map((s) => strongest[s]), 1e-9);
+  const scale = own && Math.max(...own.map((s) => synapseScale[s]), 1e-9);
   const paths = { raises: [], lowers: [] };
   for (const s of shown) {
     const current = synapses[s].current(signal);
-    const strength = Math.min(Math.abs(current) / (scale || strongest[s]), 1);
+    const strength = Math.min(Math.abs(current) / (scale || synapseScale[s]), 1);
     const level = Math.ceil(strength ** (own ? 1 : 1.5) * LEVELS - 0.2);
     if (level < 1 && !own) continue;
     const path = (paths[current < 0 ? "lowers" : "raises"][Math.max(level, 1)] ??= new Path2D());
@@ -316,7 +316,7 @@ function drawFollowed() {
   $("activity").textContent = number(row(now)[followed], 3);
   drawTrace($("trace"), followed, now - 5 * fps, now + 5 * fps);
   for (const parent of [$("inputs"), $("outputs")]) {
-    const scale = Math.max(...[...parent.children].map(({ synapse }) => strongest[synapse]));
+    const scale = Math.max(...[...parent.children].map(({ synapse }) => synapseScale[synapse]));
     for (const item of parent.children) {
       const current = synapses[item.synapse].current(row(now));
       const half = 50 * Math.min(Math.abs(current) / scale, 1);
@@ -350,7 +350,7 @@ function drawTrace(canvas, node, first, last) {
   const { clientWidth: wide, clientHeight: high } = canvas;
   const x = (t) => 1 + ((wide - 2) * (t - first)) / (last - first);
   const floor = columns[0].nodes.includes(node) || actions.includes(node) ? 0 : -1;
-  const y = (value) => high - 2 - ((high - 4) * (value / most[node] - floor)) / (1 - floor);
+  const y = (value) => high - 2 - ((high - 4) * (value / nodeScale[node] - floor)) / (1 - floor);
   stroke(context, palettes.faint, [[0, y(0)], [wide, y(0)]]);
   if (now < last) stroke(context, palettes.grey, [[x(now), 0], [x(now), high]]);
   const points = [];
