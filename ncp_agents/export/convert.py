@@ -159,7 +159,7 @@ def weights_of(layer: Any) -> dict[str, np.ndarray]:
             from keras import ops
 
             values = {
-                name: transposed(name, ops.convert_to_numpy(variable)).copy()
+                name: transposed(name, np.array(ops.convert_to_numpy(variable)))
                 for name, variable in layer.named_weights().items()
             }
             return values | _masks(layer)

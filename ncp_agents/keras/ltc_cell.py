@@ -28,8 +28,9 @@ class Membrane(NamedTuple):
 
 
 class Unfold(NamedTuple):
-    """One step of the solver, v' = v + dt (pull - conductance v) / (cm + dt conductance), with what
-    its gradient needs.
+    """One step of the solver and what its gradient needs.
+
+    v' = v + dt (pull - conductance v) / (cm + dt conductance)
     """
 
     after: Tensor
@@ -49,8 +50,10 @@ class Unfold(NamedTuple):
         v: Tensor,
         dt: Tensor,
     ) -> Unfold:
-        """From potentials v (N, B), with conductance and pull of all that stays the same within a
-        step (`base`) and of the synapses between neurons (`own`), and dt (1, B).
+        """Take the step from potentials v (N, B) for dt (1, B).
+
+        `base` holds conductance and pull of all that is constant within a step of the cell, `own`
+        those of the synapses between neurons.
         """
         conductance, pull = base[0] + own[0], base[1] + own[1]
         divisor = cm + dt * conductance
@@ -154,7 +157,7 @@ class LTCCell(WiredCell):
         return values + self.params[f"{name}_b"] if mapping == "affine" else values
 
     def base(self, membrane: Membrane, sensory: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Conductance and pull (N, B) of the sensory synapses → of all that is constant in a step."""
+        """Add the leak to the sensory synapses' conductance and pull, (N, B) each."""
         conductance, pull = sensory
         return conductance + membrane.leak + self.spec.epsilon, pull + membrane.leak * membrane.rest
 

@@ -1,4 +1,4 @@
-"""The recurrence of one CfC layer: a time loop with a hand-written backward.
+"""The recurrence of one CfC layer: a time loop with a custom backward.
 
 Forward, step t, for a layer without backbone:
 
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from ncp_agents.keras.activations import Activation
-from ncp_agents.keras.backward import not_again
+from ncp_agents.keras.backward import first_order
 from ncp_agents.keras.inputs import split_sizes
 from ncp_agents.keras.ops import Tensor, ops, tree
 from ncp_agents.layers.checks import Mode
@@ -65,7 +65,7 @@ def recurrence(options: LoopOptions, arrays: Arrays) -> Tensor:
         def gradient(*received: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             dout = received[0] if upstream is None else upstream
             found = _backward(options, given, kept, dout)
-            return not_again([found.get(name, ops.zeros_like(given[name])) for name in names])
+            return first_order([found.get(name, ops.zeros_like(given[name])) for name in names])
 
         return states, gradient
 
@@ -80,8 +80,15 @@ def time_loop(
     reverse: bool = False,
     features: Literal[-1, -2] = -1,
 ) -> tuple[Any, Any]:
-    """step(carry, {name: x[t]}) → carry, y for each t, with x (T, …) alike but for the axis
-    `features`, and y shaped like carry → last carry, all y (T, …).
+    """Run step(carry, {name: x[t]}) → carry, y for each t; return the last carry and all y (T, …).
+
+    Args:
+        step: its y is shaped like its carry.
+        carry: the first one.
+        xs: arrays (T, …) of equal shapes except in the axis `features`.
+        unroll: whether the loop is unrolled.
+        reverse: whether t runs from the last to the first.
+        features: see `xs`.
     """
     if unroll:
         flipped = {name: ops.flip(x, axis=0) for name, x in xs.items()} if reverse else xs
@@ -173,8 +180,9 @@ def _backward(options: LoopOptions, given: Arrays, states: Tensor, dout: Tensor)
 def _heads(
     options: LoopOptions, given: Arrays, now: Arrays, z: Tensor
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """First product (…, U or D N) → the heads (…, D N), and for each backbone layer its activations
-    and their derivative.
+    """First product (…, U or D N) → the heads (…, D N) and the backbone's activations.
+
+    Each layer of the backbone has its activations and their derivative.
     """
     hidden = []
     for k in range(options.depth):

@@ -1,7 +1,7 @@
 """Whole sequences through a cell: what can be done for all steps at once is done before the loop.
 
 A CfC's input projection is one matrix product over all steps (`recurrence.py` holds the loop and
-its hand-written backward). The layers of a wired CfC feed forward within a step, so they run in
+its custom backward). The layers of a wired CfC feed forward within a step, so they run in
 skewed time: at wave k, layer 0 is at step k, layer 1 at step k - 1, layer 2 at step k - 2. All of
 them read only what wave k - 1 left, so one block matrix product advances every layer, and a circuit
 of L layers takes T + L - 1 waves. With mixed memory the whole state is mixed in every step, so
@@ -77,8 +77,9 @@ def _dropout(cell: Any, sequence: Sequence) -> Arrays:
 
 
 def _heads(cell: CfCCell, timespans_vary: bool) -> list[tuple[Tensor, Tensor]]:
-    """Kernel and bias of each head of the recurrence. With timespans of 1, time_a and time_b are
-    one.
+    """Kernel and bias of each head of the recurrence.
+
+    With timespans of 1, time_a and time_b are one head.
     """
     heads = list(cell.masked_heads().values())
     if cell.spec.mode == "pure":
@@ -130,9 +131,7 @@ def _scan_wired(cell: WiredCfCCell, sequence: Sequence, h: Tensor) -> Tensor:
 
 
 def _skew(values: Tensor, sizes: list[int]) -> Tensor:
-    """(T, B, 1) → (T + L - 1, B, N): for the neurons of layer i those of i steps before, 0 where
-    there are none.
-    """
+    """(T, B, 1) → (T + L - 1, B, N), layer i delayed by i steps, with 0 where there are none."""
     late = len(sizes) - 1
     parts = [
         ops.repeat(ops.pad(values, ((i, late - i), (0, 0), (0, 0))), size, axis=-1)
@@ -156,7 +155,6 @@ def scan_mixed_memory(
     cell: MixedMemoryRNN, sequence: Sequence, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor]:
     """States of the neurons and of the memory, (T, B, N) each."""
-
     inner, dropout = cell.rnn_cell, _dropout(cell.rnn_cell, sequence)  # sampled before the loop
 
     def step(state: tuple[Tensor, Tensor], now: Arrays) -> tuple[Any, Any]:

@@ -76,8 +76,14 @@ class Synapses:
     def gradient(
         self, strengths: Strengths, at: Tensor, act: Tensor, dconductance: Tensor, dpull: Tensor
     ) -> tuple[Tensor, Strengths]:
-        """From `activity` and the gradients (N, B) of `sums` → those of v (sources, B) and of the
-        strengths.
+        """Gradients of v (sources, B) and of the strengths.
+
+        Args:
+            strengths: as in the forward.
+            at: from `activity`.
+            act: from `activity`.
+            dconductance: gradient (N, B) of the conductance of `sums`.
+            dpull: gradient (N, B) of the pull of `sums`.
         """
         weights = ops.concatenate([strengths.weight, strengths.pull], axis=-1)
         dsums = ops.take(ops.stack([dconductance, dpull], axis=1), self.targets, axis=0)

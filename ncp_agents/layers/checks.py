@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ncp_agents import registry
 from ncp_agents.validation import check_integer
 from ncp_agents.wirings import Wiring
 
@@ -127,7 +126,7 @@ class Call(NamedTuple):
 
 
 class Axes(NamedTuple):
-    """Where time is in a call's arrays, moved to the front by `time_major` and back by `restore`."""
+    """Which axis of a call's arrays is time."""
 
     batched: bool
     batch_first: bool

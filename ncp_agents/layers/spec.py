@@ -172,7 +172,7 @@ class WiredCfCSpec:
     mode: Mode = "default"
     mask_time_gates: bool = False
     fully_recurrent: bool = True
-    """Whether each neuron of a layer reads all of the layer, or only along the wiring's synapses."""
+    """Whether each neuron of a layer reads the whole layer, or only along the wiring's synapses."""
 
     def __post_init__(self) -> None:
         registry.get("mode", self.mode, MODES)
@@ -299,7 +299,7 @@ class LTCSpec:
                 values[name] = Uniform(polarity.shape, *ranges[name])
             values[f"{prefix}erev"] = polarity
         for name, mapping, size in (
-            ("input", self.input_mapping, wiring.input_dim),
+            ("input", self.input_mapping, len(wiring.sensory_erev_initializer())),
             ("output", self.output_mapping, motor_size(wiring)),
         ):
             if mapping:
@@ -337,13 +337,13 @@ class Wired:
 
     @property
     def sensory_size(self) -> int:
-        """I"""
+        """Number of inputs, I."""
         assert self.wiring.input_dim is not None
         return self.wiring.input_dim
 
     @property
     def motor_size(self) -> int:
-        """M"""
+        """Number of motor neurons, M."""
         return motor_size(self.wiring)
 
     @property

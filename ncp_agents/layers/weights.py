@@ -25,7 +25,7 @@ MEMORY = {
 
 
 def cell_names(spec: Spec) -> dict[str, str]:
-    """Map torch's names of a cell's parameters to Keras's, which are "layer_<k>/<name>" if wired."""
+    """Map torch's names of a cell's parameters to Keras's, "layer_<k>/<name>" if wired."""
     if isinstance(spec, LTCSpec):
         return {name: name for name in spec.parameters()}
     if isinstance(spec, WiredCfCSpec):

@@ -58,9 +58,6 @@ class CfC(SequenceLayer):
         self.proj_size = None if proj_size is None else check_integer("proj_size", proj_size, 1)
         self.fc = nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
 
-    @property
-    def wiring(self) -> Wiring | None:
-        return self.rnn_cell.wiring if isinstance(self.rnn_cell, WiredCfCCell) else None
-
     def read_out(self, states: mx.array) -> mx.array:
+        """The neurons' states (…, N) → outputs (…, M)."""
         return self.fc(states[..., self.output_slice])

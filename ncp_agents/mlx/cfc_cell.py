@@ -96,6 +96,11 @@ class CfCCell(Masked):
     h (B, N) and a timespan, in steps → output and state (B, N).
     """
 
+    ff1: Any
+    sparsity_mask: mx.array
+    w_tau: mx.array  # (1, N), in pure mode
+    A: mx.array  # (1, N), in pure mode
+
     def __init__(
         self,
         input_size: int,
@@ -127,7 +132,7 @@ class CfCCell(Masked):
         )
         self.input_size = input_size = check_integer("input_size", input_size, 1)
         self.state_size = self.output_size = units = spec.units
-        self.output_slice = slice(0, units)
+        self.output_slice, self.wiring = slice(0, units), None
         mask = spec.float_mask(input_size)
         if mask is not None:
             self.sparsity_mask = mx.array(mask)
@@ -135,7 +140,7 @@ class CfCCell(Masked):
 
         *widths, width = spec.widths(input_size)
         if spec.backbone:  # a list whose gaps are the activations and dropout of ncps
-            self.backbone = [nn.Identity() for _ in range(int(spec.backbone[-1]) + 1)]
+            self.backbone: list[Any] = [nn.Identity() for _ in range(int(spec.backbone[-1]) + 1)]
             for place, sources in zip(spec.backbone, widths, strict=True):
                 self.backbone[int(place)] = head(sources, spec.backbone_units)
         for name in spec.heads:
@@ -185,11 +190,7 @@ class CfCCell(Masked):
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
-
-        Raises:
-            ValueError: another shape.
-        """
+        """One step, see the class; timespan is a float, (B,) or (B, 1)."""
         h = one_step(self, x, h, timespan)
         return h, h
 

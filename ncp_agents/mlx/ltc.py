@@ -45,9 +45,6 @@ class LTC(SequenceLayer):
         super().__init__(cell, input_size, return_sequences, batch_first, mixed_memory)
         self.output_size = cell.output_size
 
-    @property
-    def wiring(self) -> Wiring:
-        return self.rnn_cell.wiring
-
     def read_out(self, states: mx.array) -> mx.array:
+        """The neurons' states (…, N) → outputs (…, M)."""
         return self.rnn_cell.map_outputs(states)

@@ -81,6 +81,7 @@ class Synapses(NamedTuple):
 def activate(
     v: mx.array, slope: mx.array, offset: mx.array, weight: mx.array, pull: mx.array
 ) -> tuple[mx.array, mx.array]:
+    """Return what the synapses add to conductance and pull."""
     act = mx.sigmoid(v * slope - offset)
     return act * weight, act * pull
 
@@ -132,6 +133,14 @@ class LTCCell(Wired, Masked):
     The equation and the arguments are those of `ncp_agents.torch.LTCCell`. Called on inputs (B, I),
     states (B, N) and the elapsed time, in steps → output (B, M), state (B, N).
     """
+
+    gleak: mx.array
+    vleak: mx.array
+    cm: mx.array  # (N,) each
+    input_w: mx.array
+    input_b: mx.array  # (I,) each, where the inputs are mapped
+    output_w: mx.array
+    output_b: mx.array  # (M,) each, where the outputs are mapped
 
     def __init__(
         self,
@@ -198,9 +207,7 @@ class LTCCell(Wired, Masked):
     def __call__(
         self, inputs: mx.array, states: mx.array, elapsed_time: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
-        → output (B, M), state (B, N).
-        """
+        """One step, see the class; elapsed_time is a float, (B,) or (B, 1)."""
         v = one_step(self, inputs, states, elapsed_time)
         return self.map_outputs(v), v
 

@@ -1,8 +1,9 @@
-"""What the sequence layers share: shapes, states, timespans and resets, checked once."""
+"""What the sequence layers share: a call's arguments, checked and moved to time-major."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import mlx.core as mx
 
@@ -13,7 +14,6 @@ from ncp_agents.mlx.masks import Masked
 from ncp_agents.mlx.memory_cell import MemoryCell
 from ncp_agents.mlx.scan import scan
 from ncp_agents.mlx.wired_cfc_cell import WiredCfCCell
-from ncp_agents.wirings import Wiring
 
 State = mx.array | tuple[mx.array, mx.array]
 
@@ -24,6 +24,8 @@ class SequenceLayer(Masked):
     Axes: B batch, T steps, I inputs, N neurons, M outputs.
     """
 
+    wiring: Any
+    """The circuit, None for a dense layer."""
     output_size: int
     """M"""
 
@@ -37,17 +39,13 @@ class SequenceLayer(Masked):
     ) -> None:
         super().__init__()
         self.rnn_cell = cell
+        self.wiring = cell.wiring
         self.input_size = input_size
         self.state_size = cell.state_size
         self.return_sequences = return_sequences
         self.batch_first = batch_first
         self.use_mixed = mixed_memory
         self.lstm = MemoryCell(input_size, self.state_size) if mixed_memory else None
-
-    @property
-    @abstractmethod
-    def wiring(self) -> Wiring | None:
-        """None for a dense layer."""
 
     @abstractmethod
     def read_out(self, states: mx.array) -> mx.array:
@@ -78,7 +76,7 @@ class SequenceLayer(Masked):
         resets: mx.array | None = None,
     ) -> tuple[mx.array, State]:
         """Like a call, but the states of all neurons at every step, (B, T, N), not read out."""
-        state, timespans, resets, axes = check_call(self, mx.array, input, hx, timespans, resets)
+        state, times, resets, axes = check_call(self, mx.array, input, hx, timespans, resets)
         dtype = self.rnn_cell.any_parameter.dtype
         if input.dtype != dtype:
             raise ValueError(
@@ -88,14 +86,13 @@ class SequenceLayer(Masked):
         shape = (x.shape[1], self.state_size)
         parts = [part.astype(dtype).reshape(shape) for part in state]
         h, *c = parts or [mx.zeros(shape, dtype)] * (1 + self.use_mixed)
-        if isinstance(timespans, mx.array):
-            timespans = mx.broadcast_to(timespans.astype(dtype), input.shape[:-1])
-            timespans = axes.time_major(timespans)
+        if isinstance(times, mx.array):
+            times = axes.time_major(mx.broadcast_to(times.astype(dtype), input.shape[:-1]))
         if resets is not None:
             resets = axes.time_major(resets.astype(mx.bool_))
 
         memory = c[0] if c else None
-        states, h, memory = scan(self.rnn_cell, self.lstm, x, h, memory, timespans, resets)
+        states, h, memory = scan(self.rnn_cell, self.lstm, x, h, memory, times, resets)
         if not axes.batched:
             h, memory = h[0], None if memory is None else memory[0]
         return axes.restore(states), (h if memory is None else (h, memory))

@@ -42,6 +42,8 @@ class WiredCfCCell(Wired, Masked):
     h (B, N) and a timespan, in steps → output (B, M), state (B, N).
     """
 
+    layer_0: CfCCell
+
     def __init__(
         self,
         input_size: int | None,
@@ -92,8 +94,6 @@ class WiredCfCCell(Wired, Masked):
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
-        (B, N).
-        """
+        """One step, see the class; timespan is a float, (B,) or (B, 1)."""
         state = one_step(self, x, h, timespan)
         return state[..., self.output_slice], state

@@ -78,11 +78,8 @@ class CfC(SequenceLayer):
         self.proj_size = None if proj_size is None else check_integer("proj_size", proj_size, 1)
         self.fc = nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
 
-    @property
-    def wiring(self) -> Wiring | None:
-        return self.rnn_cell.wiring if isinstance(self.rnn_cell, WiredCfCCell) else None
-
     def read_out(self, states: Tensor) -> Tensor:
+        """The neurons' states (…, N) → outputs (…, M)."""
         outputs = states[..., self.output_slice]
         if self.proj_size is not None:
             return self.fc(outputs)
@@ -90,6 +87,7 @@ class CfC(SequenceLayer):
 
     @property
     def step_by_step(self) -> bool:
+        """Whether steps are taken one by one: with mixed memory, and where dropout acts."""
         cell = self.rnn_cell
         dropping = self.training and isinstance(cell, CfCCell) and cell.backbone_dropout > 0
         return dropping or super().step_by_step

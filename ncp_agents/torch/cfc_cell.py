@@ -87,7 +87,7 @@ class CfCCell(nn.Module):
         )
         self.input_size = input_size = check_integer("input_size", input_size, 1)
         self.hidden_size = self.state_size = self.output_size = units = spec.units
-        self.output_slice = slice(0, units)
+        self.output_slice, self.wiring = slice(0, units), None
         self.mode: Mode = mode
         self.activation_name = spec.activation
         self.activation = find_activation(spec.activation)

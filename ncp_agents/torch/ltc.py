@@ -63,11 +63,8 @@ class LTC(Wired, SequenceLayer):
         super().__init__(cell, input_size, return_sequences, batch_first, mixed_memory)
         self.output_size = cell.output_size
 
-    @property
-    def wiring(self) -> Wiring:
-        return self.rnn_cell.wiring
-
     def read_out(self, states: Tensor) -> Tensor:
+        """The neurons' states (…, N) → outputs (…, M)."""
         return self.rnn_cell.map_outputs(states)
 
     def _scan(

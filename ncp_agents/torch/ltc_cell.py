@@ -73,7 +73,7 @@ class Membrane(NamedTuple):
             conductance, pull = self.internal.receive(v)
             conductance, pull = conductance + base[0], pull + base[1]
             divisor = self.cm + dt * conductance
-            divisor = torch.where(divisor == 0, 1.0, divisor)  # dt and cm are: nothing moves
+            divisor = torch.where(divisor == 0, 1.0, divisor)  # dt and cm are: v stays
             v = v + dt * (pull - conductance * v) / divisor
         return v
 
@@ -101,7 +101,7 @@ class LTCCell(Wired, nn.Module):
 
     The state (B, N) holds the neurons as the wiring numbers them, motor neurons first: for an NCP
     [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign. The
-    masks tell which synapses exist when they are loaded, not when they are changed in place.
+    masks decide which synapses exist when they are loaded, not when they are changed in place.
 
     Raises:
         ValueError: a wiring that is not built or was built for another size, an unknown mapping,
@@ -186,8 +186,9 @@ class LTCCell(Wired, nn.Module):
     def forward(
         self, inputs: Tensor, states: Tensor, elapsed_time: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
-        → output (B, M), state (B, N).
+        """inputs (B, I), states (B, N), elapsed_time in steps → output (B, M), state (B, N).
+
+        elapsed_time is a float, (B,) or (B, 1).
 
         Raises:
             ValueError: another shape.
@@ -226,9 +227,7 @@ class LTCCell(Wired, nn.Module):
 
 
 def _index_synapses(cell: LTCCell, *_: object) -> None:
-    """Lists the synapses that the masks let exist; those of the wiring while they have no values,
-    on the device "meta".
-    """
+    """List the synapses that exist by the masks, or by the wiring on the device "meta"."""
     for name, of_wiring in cell.spec.masks().items():
         mask: Tensor = getattr(cell, name)
         known = of_wiring if mask.is_meta else mask.numpy(force=True)

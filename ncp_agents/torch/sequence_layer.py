@@ -1,4 +1,4 @@
-"""What the sequence layers share: shapes, states, timespans and resets, checked once."""
+"""What the sequence layers share: a call's arguments, checked and moved to time-major."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ncp_agents.torch.autograd import is_followed
 from ncp_agents.torch.frozen import frozen
 from ncp_agents.torch.memory_cell import MemoryCell
 from ncp_agents.torch.scan import scan_steps
-from ncp_agents.wirings import Wiring
 
 State = Tensor | tuple[Tensor, Tensor]
 
@@ -25,6 +24,8 @@ class SequenceLayer(nn.Module, ABC):
     Axes: B batch, T steps, I inputs, N neurons, M outputs.
     """
 
+    wiring: Any
+    """The circuit, None for a dense layer."""
     output_size: int
     """M"""
 
@@ -38,17 +39,13 @@ class SequenceLayer(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.rnn_cell: Any = cell
+        self.wiring = self.rnn_cell.wiring
         self.input_size = input_size
         self.state_size: int = self.rnn_cell.state_size
         self.return_sequences = return_sequences
         self.batch_first = batch_first
         self.use_mixed = mixed_memory
         self.lstm = MemoryCell(input_size, self.state_size) if mixed_memory else None
-
-    @property
-    @abstractmethod
-    def wiring(self) -> Wiring | None:
-        """None for a dense layer."""
 
     @abstractmethod
     def read_out(self, states: Tensor) -> Tensor:
@@ -58,8 +55,9 @@ class SequenceLayer(nn.Module, ABC):
     def _scan(
         self, x: Tensor, h: Tensor, timespans: float | Tensor, resets: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """x (T, B, I), h (B, N), timespans a float or (T, B), resets (T, B) bool or None
-        → states (T, B, N), final state (B, N).
+        """x (T, B, I), h (B, N) → states (T, B, N), final state (B, N).
+
+        timespans is a float or (T, B), resets (T, B) bool or None.
         """
 
     @property
@@ -68,8 +66,9 @@ class SequenceLayer(nn.Module, ABC):
         return self.lstm is not None
 
     def frozen(self) -> AbstractContextManager[None]:
-        """A context in which the weights do not change, so that single steps without gradient, as
-        in a rollout, need not prepare them each time.
+        """Return a context in which the weights do not change.
+
+        Single steps without gradient, as in a rollout, then prepare them once.
         """
         return frozen(self.rnn_cell)
 
@@ -87,7 +86,7 @@ class SequenceLayer(nn.Module, ABC):
             hx: state (B, N), zeros if None; with mixed memory the pair (h, c); without B unbatched.
             timespans: time since the previous input, in steps, at least 0: a float (None = 1.0), or
                 a tensor (B, T) or (B, T, 1), time-major if the input is, without B unbatched.
-            resets: (B, T) bool, True where the state is forgotten before that step; time-major if
+            resets: (B, T) bool, True where the state is reset before that step; time-major if
                 the input is, without B unbatched.
 
         Returns:
@@ -117,11 +116,11 @@ class SequenceLayer(nn.Module, ABC):
         resets: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Like `forward`, but the states of all neurons at every step, (B, T, N), not read out."""
-        state, timespans, resets, axes = check_call(self, Tensor, input, hx, timespans, resets)
+        state, times, resets, axes = check_call(self, Tensor, input, hx, timespans, resets)
         own: Tensor = self.rnn_cell.any_parameter
         if _is_autocast(input):
             with torch.autocast(input.device.type, enabled=False):
-                return self.states(input.to(own.dtype), hx, timespans, resets)
+                return self.states(input.to(own.dtype), hx, times, resets)
         if (input.device, input.dtype) != (own.device, own.dtype):
             raise ValueError(
                 f"input is {input.dtype} on {input.device}, but the layer {own.dtype} on "
@@ -129,15 +128,15 @@ class SequenceLayer(nn.Module, ABC):
             )
         x = axes.time_major(input)
         h, c = self._initial_state(state, x)
-        if isinstance(timespans, Tensor):
-            timespans = self._timespans(timespans, input, axes)
+        if isinstance(times, Tensor):
+            times = self._timespans(times, input, axes)
         if resets is not None:
             resets = axes.time_major(resets.to(input.device, torch.bool))
 
         if self.step_by_step:
-            states, h, c = scan_steps(self.rnn_cell, self.lstm, x, h, c, timespans, resets)
+            states, h, c = scan_steps(self.rnn_cell, self.lstm, x, h, c, times, resets)
         else:
-            states, h = self._scan(x, h, timespans, resets)
+            states, h = self._scan(x, h, times, resets)
 
         if not axes.batched:
             h, c = h[0], None if c is None else c[0]

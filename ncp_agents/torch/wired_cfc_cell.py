@@ -84,8 +84,9 @@ class WiredCfCCell(Wired, nn.Module):
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
-        (B, N).
+        """x (B, I), h (B, N), timespan in steps → output (B, M), state (B, N).
+
+        timespan is a float, (B,) or (B, 1).
 
         Raises:
             ValueError: another shape.
