@@ -214,7 +214,7 @@ def test_cut_sequence_equals_whole():
         torch.testing.assert_close(state, last)
 
 
-def test_reset_forgets_only_its_own_row():
+def test_reset_clears_only_its_own_row():
     x, h, _, _ = data()
     resets = torch.zeros(B, T, dtype=torch.bool)
     resets[1, 4] = True
@@ -340,7 +340,7 @@ def test_sequences_shorter_than_the_chain_of_layers():
         np.testing.assert_allclose(states.detach(), expected, atol=1e-12)
 
 
-def test_frozen_weights_are_remembered_inside_and_fresh_outside():
+def test_frozen_weights_are_prepared_once_inside_and_each_time_outside():
     x, h, _, _ = data(t=1)
     rnn = wired().double()
     expected = rnn(x, h)[0], rnn(x, h, 0.5)[0]
@@ -373,5 +373,5 @@ def test_balanced_init_keeps_the_signal_through_all_layers():
 
 
 def test_balanced_init_needs_a_cell_without_backbone():
-    with pytest.raises(ValueError, match="needs a cell without a backbone; use 'xavier'"):
+    with pytest.raises(ValueError, match="backbone"):
         CfC(I, N, init="balanced")

@@ -160,8 +160,7 @@ def check_call(layer: Any, array: type, input: Any, hx: Any, timespans: Any, res
         ValueError: a kind or shape that is none of these.
         RuntimeError: a single state with mixed memory, or several without.
     """
-    expected = f"{array.__module__}.{array.__name__}"
-    shape, size = _shape("input", input, array, expected), layer.input_size
+    shape, size = _shape("input", input, array), layer.input_size
     if len(shape) not in (2, 3) or shape[-1] != size:
         raise ValueError(
             f"input has shape {shape}, expected (B, T, {size}), time first if batch_first=False, "
@@ -185,7 +184,7 @@ def check_call(layer: Any, array: type, input: Any, hx: Any, timespans: Any, res
         neurons = (layer.state_size,)
         rows = (lead[0 if layer.batch_first else 1], *neurons) if axes.batched else neurons
         for part in state:
-            if _shape("state", part, array, expected) != rows:
+            if _shape("state", part, array) != rows:
                 raise ValueError(f"state has shape {tuple(part.shape)}, expected {rows}")
 
     if timespans is None:
@@ -194,19 +193,22 @@ def check_call(layer: Any, array: type, input: Any, hx: Any, timespans: Any, res
         timespans = float(timespans)
         check_times(timespans, timespans)
     else:
-        shape = _shape("timespans", timespans, array, f"a float or {expected}")
+        shape = _shape("timespans", timespans, array, "a float or ")
         if shape == (*lead, 1):
             timespans = timespans[..., 0]
         elif shape not in ((), lead):
             raise ValueError(
                 f"timespans has shape {shape}, expected a float, {lead} or {(*lead, 1)}"
             )
-    if resets is not None and _shape("resets", resets, array, expected) != lead:
+    if resets is not None and _shape("resets", resets, array) != lead:
         raise ValueError(f"resets has shape {tuple(resets.shape)}, expected {lead} of bool")
     return Call(state, timespans, resets, axes)
 
 
-def _shape(name: str, values: Any, array: type, expected: str) -> tuple[int, ...]:
+def _shape(name: str, values: Any, array: type, also: str = "") -> tuple[int, ...]:
     if not isinstance(values, array):
-        raise ValueError(f"{name} is a {type(values).__name__}, expected {expected}")
+        raise ValueError(
+            f"{name} is a {type(values).__name__}, expected {also}{array.__module__}."
+            f"{array.__name__}"
+        )
     return tuple(values.shape)

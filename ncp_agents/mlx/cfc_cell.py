@@ -12,7 +12,7 @@ from mlx import nn
 from mlx.nn.init import orthogonal
 
 from ncp_agents import registry
-from ncp_agents.layers.checks import Init, Mode, check_step, renamed
+from ncp_agents.layers.checks import Init, Mode, check_step
 from ncp_agents.layers.spec import CfCSpec
 from ncp_agents.mlx.activations import ACTIVATIONS
 from ncp_agents.mlx.heads import head
@@ -104,7 +104,7 @@ class CfCCell(Masked):
     def __init__(
         self,
         input_size: int,
-        units: int | None = None,
+        units: int,
         mode: Mode = "default",
         activation: str = "lecun_tanh",
         backbone_units: int = 128,
@@ -114,16 +114,12 @@ class CfCCell(Masked):
         *,
         mask_time_gates: bool = False,
         init: Init = "xavier",
-        hidden_size: int | None = None,
-        backbone_activation: str | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec = CfCSpec(
-            renamed("units", units, "hidden_size", hidden_size),
+            units,
             mode,
-            renamed(
-                "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
-            ),
+            activation,
             backbone_units,
             backbone_layers,
             backbone_dropout,
