@@ -24,7 +24,7 @@ import numpy as np
 from ncp_agents import registry
 from ncp_agents.errors import UserError
 from ncp_agents.files import atomic_write
-from ncp_agents.layers.weights import cell_masks, checked, transposed
+from ncp_agents.layers.weights import checked, transposed
 from ncp_agents.wirings import wiring_from_config
 
 Port = Literal["torch", "keras", "mlx"]
@@ -246,8 +246,7 @@ def _port_of(layer: Any) -> str:
 
 def _masks(layer: Any) -> dict[str, np.ndarray]:
     """What a layer's state dict holds besides its parameters."""
-    masks = cell_masks(layer.rnn_cell.spec, layer.input_size)
-    return {f"rnn_cell.{name}": mask for name, mask in masks.items()}
+    return {f"rnn_cell.{name}": mask for name, mask in layer.rnn_cell.spec.masks().items()}
 
 
 def _circuit_of_model(path: Path) -> Any:

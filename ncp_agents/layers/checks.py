@@ -60,24 +60,6 @@ def check_wiring(wiring: Any) -> None:
         )
 
 
-def check_backbone_of_masked(units: int, layers: int) -> None:
-    """Raise ValueError for a backbone behind a sparsity mask."""
-    if units and layers:
-        raise ValueError(
-            "If sparsity of a CfC cell is set, then no backbone is allowed "
-            f"(got backbone_units={units}; set backbone_units=0)"
-        )
-
-
-def check_mask(mask: np.ndarray, inputs: int, neurons: int) -> None:
-    """Raise ValueError unless a CfC cell's sparsity mask is (I + N, N)."""
-    if mask.shape != (inputs + neurons, neurons):
-        raise ValueError(
-            f"sparsity_mask has shape {mask.shape}, expected (I + N, N) = "
-            f"{(inputs + neurons, neurons)}"
-        )
-
-
 def check_times(low: float, high: float) -> None:
     """Raise ValueError for timespans below 0 or not finite."""
     if not 0.0 <= low <= high < math.inf:
@@ -113,18 +95,6 @@ def check_step(x: Any, h: Any, timespan: Any, inputs: int, neurons: int) -> Any:
     return timespan[..., None]
 
 
-class Call(NamedTuple):
-    """The arguments of a sequence layer's call, checked."""
-
-    state: tuple[Any, ...]
-    """(h,), with mixed memory (h, c), or () for zeros; (B, N) each, (N,) unbatched."""
-    timespans: Any
-    """A float, or an array (B, T), (T, B), (T,) or ()."""
-    resets: Any
-    """Shaped like the timespans, or None."""
-    axes: Axes
-
-
 class Axes(NamedTuple):
     """Which axis of a call's arrays is time."""
 
@@ -142,6 +112,18 @@ class Axes(NamedTuple):
         if not self.batched:
             return values[:, 0]
         return values.swapaxes(0, 1) if self.batch_first else values
+
+
+class Call(NamedTuple):
+    """The arguments of a sequence layer's call, checked."""
+
+    state: tuple[Any, ...]
+    """(h,), with mixed memory (h, c), or () for zeros; (B, N) each, (N,) unbatched."""
+    timespans: Any
+    """A float, or an array (B, T), (T, B), (T,) or ()."""
+    resets: Any
+    """Shaped like the timespans, or None."""
+    axes: Axes
 
 
 def check_call(layer: Any, array: type, input: Any, hx: Any, timespans: Any, resets: Any) -> Call:

@@ -23,8 +23,6 @@ from ncp_agents.layers.checks import (
     MODES,
     IOMapping,
     Mode,
-    check_backbone_of_masked,
-    check_mask,
     check_units,
     check_wiring,
 )
@@ -61,7 +59,11 @@ class CfCSpec:
                 f"backbone_dropout is {self.backbone_dropout}, expected 0.0 <= p < 1.0"
             )
         if self.sparsity_mask is not None:
-            check_backbone_of_masked(units, layers)
+            if units and layers:
+                raise ValueError(
+                    "If sparsity of a CfC cell is set, then no backbone is allowed "
+                    f"(got backbone_units={units}; set backbone_units=0)"
+                )
             _set(self, sparsity_mask=np.asarray(self.sparsity_mask) != 0)
         _set(self, units=check_units(self.units), backbone_units=units)
         _set(self, backbone_layers=layers if units else 0)
@@ -93,16 +95,18 @@ class CfCSpec:
         Raises:
             ValueError: a sparsity mask of another size.
         """
-        if self.sparsity_mask is not None:
-            check_mask(self.sparsity_mask, inputs, self.units)
+        mask, expected = self.sparsity_mask, (inputs + self.units, self.units)
+        if mask is not None and mask.shape != expected:
+            raise ValueError(
+                f"sparsity_mask has shape {mask.shape}, expected (I + N, N) = {expected}"
+            )
         return [inputs + self.units, *[self.backbone_units] * self.backbone_layers]
 
-    def float_mask(self, inputs: int) -> np.ndarray | None:
-        """The sparsity mask as a state dict holds it: (N, I + N) of 0.0 and 1.0."""
+    def masks(self) -> dict[str, np.ndarray]:
+        """What a state dict holds besides the parameters: (N, I + N) of 0.0 and 1.0."""
         if self.sparsity_mask is None:
-            return None
-        check_mask(self.sparsity_mask, inputs, self.units)
-        return self.sparsity_mask.T.astype(np.float32, order="C")
+            return {}
+        return {"sparsity_mask": self.sparsity_mask.T.astype(np.float32, order="C")}
 
     def balanced(self, inputs: int) -> dict[str, float | np.ndarray]:
         """Standard deviations of the heads' input weights for init "balanced", 1 or (N, 1) each.
@@ -215,6 +219,14 @@ class WiredCfCSpec:
             )
         return cells
 
+    def masks(self) -> dict[str, np.ndarray]:
+        """What a state dict holds besides the parameters."""
+        return {
+            f"layer_{k}.{name}": mask
+            for k, cell in enumerate(self.cells())
+            for name, mask in cell.masks().items()
+        }
+
     def settings(self) -> dict[str, Any]:
         """The arguments that the layers of all ports share, as plain data."""
         units = wiring_to_config(self.wiring)
@@ -309,7 +321,7 @@ class LTCSpec:
         return values
 
     def masks(self) -> dict[str, np.ndarray]:
-        """Which synapses exist, of a built wiring: (N, N) and (I, N) of 0.0 and 1.0 by name."""
+        """What a state dict holds besides the parameters: (N, N) and (I, N) of 0.0 and 1.0."""
         matrices = {
             "sparsity_mask": self.wiring.erev_initializer(),
             "sensory_sparsity_mask": self.wiring.sensory_erev_initializer(),

@@ -41,20 +41,6 @@ def cell_names(spec: Spec) -> dict[str, str]:
     return names | ({"w_tau": "w_tau", "A": "A"} if spec.mode == "pure" else {})
 
 
-def cell_masks(spec: Spec, inputs: int) -> dict[str, np.ndarray]:
-    """What a cell's state dict holds besides its parameters."""
-    if isinstance(spec, LTCSpec):
-        return spec.masks()
-    if isinstance(spec, CfCSpec):
-        mask = spec.float_mask(inputs)
-        return {} if mask is None else {"sparsity_mask": mask}
-    masks = {}
-    for k, cell in enumerate(spec.cells()):
-        masks |= {f"layer_{k}.{name}": mask for name, mask in cell_masks(cell, inputs).items()}
-        inputs = cell.units
-    return masks
-
-
 def transposed(name: str, values: np.ndarray) -> np.ndarray:
     """A parameter by its torch name, turned from Keras's shape to torch's or back."""
     return values.T if name.endswith(".weight") else values

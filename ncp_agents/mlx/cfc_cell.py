@@ -129,12 +129,10 @@ class CfCCell(Masked):
         self.input_size = input_size = check_integer("input_size", input_size, 1)
         self.state_size = self.output_size = units = spec.units
         self.output_slice, self.wiring = slice(0, units), None
-        mask = spec.float_mask(input_size)
-        if mask is not None:
-            self.sparsity_mask = mx.array(mask)
-            self.freeze(keys=MASKS)
-
         *widths, width = spec.widths(input_size)
+        for name, mask in spec.masks().items():
+            self[name] = mx.array(mask)
+        self.freeze(keys=MASKS)
         if spec.backbone:  # a list whose gaps are the activations and dropout of ncps
             self.backbone: list[Any] = [nn.Identity() for _ in range(int(spec.backbone[-1]) + 1)]
             for place, sources in zip(spec.backbone, widths, strict=True):

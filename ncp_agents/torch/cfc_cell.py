@@ -95,9 +95,10 @@ class CfCCell(nn.Module):
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
 
-        mask = spec.float_mask(input_size)
-        self.register_buffer("sparsity_mask", None if mask is None else torch.from_numpy(mask))
         *widths, width = spec.widths(input_size)
+        self.register_buffer("sparsity_mask", None)
+        for name, mask in spec.masks().items():
+            self.register_buffer(name, torch.from_numpy(mask))
         self.backbone = nn.ModuleDict(
             {
                 name: Head(sources, spec.backbone_units)
