@@ -29,7 +29,7 @@ from ncp_agents.wirings import wiring_from_config
 
 Port = Literal["torch", "keras", "mlx"]
 NEUTRAL = {"fully_recurrent": True, "sparsity_mask": None, "go_backwards": False}
-"""Options that only layers of Keras have, with the values that other ports' layers stand for."""
+"""Options of Keras's layers alone, with the values that equal other ports' layers."""
 
 
 def convert(source: Path, target: Path) -> None:

@@ -60,7 +60,7 @@ class MixedMemoryRNN(keras.layers.Layer):
         """input_map of x (…, I) → (…, 4 N)."""
         return ops.matmul(x, self.input_kernel) + self.input_bias
 
-    def remember(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    def memory_step(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """input_map(x) (B, 4 N), h and c (B, N) → what the cell gets for its state, and c'."""
         z = projected + ops.matmul(h, self.recurrent_kernel)
         i, input_gate, forget_gate, output_gate = ops.split(z, 4, axis=-1)
@@ -74,7 +74,7 @@ class MixedMemoryRNN(keras.layers.Layer):
         if not isinstance(states, (list, tuple)) or len(states) != 2:
             raise ValueError("a cell with mixed memory requires the pair (h, c) as states")
         h, c = states
-        h, c = self.remember(self.project(x), h, c)
+        h, c = self.memory_step(self.project(x), h, c)
         output, (h,) = self.rnn_cell(inputs, [h], training=training)
         return output, [h, c]
 

@@ -11,7 +11,7 @@ sequence are computed at once; the reverse loop carries only dh:
     dz[t]     = D[t] * dh[t]
     dh[t - 1] = dout[t - 1] + dz[t] @ R.T
 
-and every weight's gradient is one product over all steps. The layers of a backbone stand between
+and every weight's gradient is one product over all steps. The layers of a backbone are between
 u[t] + h[t - 1] @ R and the heads; each has a matrix product of its own in both loops.
 
 Axes: B batch, T steps, N neurons, D heads, U backbone units.

@@ -24,7 +24,7 @@ from ncp_agents.keras.wired_cfc_cell import WiredCfCCell
 
 
 class Sequence(NamedTuple):
-    """What goes through a layer."""
+    """The arguments of a layer's call, time-major."""
 
     x: Tensor
     """(T, B, I)"""
@@ -158,7 +158,7 @@ def scan_mixed_memory(
     inner, dropout = cell.rnn_cell, _dropout(cell.rnn_cell, sequence)  # sampled before the loop
 
     def step(state: tuple[Tensor, Tensor], now: Arrays) -> tuple[Any, Any]:
-        h, c = cell.remember(now["projected"], *state)
+        h, c = cell.memory_step(now["projected"], *state)
         if dropout:
             h = inner.step(now["x"], h, now.get("timespans"), [now[name] for name in dropout])
         else:

@@ -1,8 +1,8 @@
 """Which synapses exist, and what they add up to: the sums of an LTC, and their gradients.
 
-Synapses are listed by target, (R, K): R targets that receive any, K the most that one receives;
-shorter lists are filled up with synapses of weight 0. A second list, by source, turns the sum over
-a source's synapses, which the gradient needs, into a look-up as well: no scattered addition.
+Synapses are listed by target, (R, K): R targets that receive any, K the largest number that one
+receives; shorter lists are filled up with synapses of weight 0. A second list, by source, turns the
+sum over a source's synapses, which the gradient needs, into a look-up as well.
 
 The batch comes last, so that a look-up moves whole rows.
 

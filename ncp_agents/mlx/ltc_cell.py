@@ -24,7 +24,7 @@ class Layout:
     Gathering whole rows of a state whose batch comes last, and adding up along the columns, is
     several times as fast as a scatter to the targets, or a matrix product.
 
-    Axes: N neurons, R of them receiving, K synapses of the neuron that has most.
+    Axes: N neurons, R of them receiving, K synapses of the neuron with the largest number.
     """
 
     source: mx.array
@@ -43,8 +43,8 @@ class Layout:
         receiving = np.flatnonzero(exists.any(0))
         column = np.full(matrix.shape[1], len(receiving))
         column[receiving] = np.arange(len(receiving))
-        most = exists.sum(0).max()
-        source = np.argsort(~exists[:, receiving], axis=0, kind="stable")[:most]
+        longest = exists.sum(0).max()
+        source = np.argsort(~exists[:, receiving], axis=0, kind="stable")[:longest]
         return cls(
             source=mx.array(source),
             flat=mx.array(source * matrix.shape[1] + receiving),

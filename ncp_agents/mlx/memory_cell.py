@@ -27,11 +27,11 @@ class MemoryCell(nn.Module):
     def __call__(self, projected: mx.array, h: mx.array, c: mx.array) -> tuple[mx.array, mx.array]:
         """input_map(x) (B, 4 N), h (B, N), c (B, N) → h (B, N), c (B, N)."""
         z = mx.addmm(projected, h, self.recurrent_map.weight.T)
-        return remember(c, *mx.split(z, 4, -1))
+        return memory_step(c, *mx.split(z, 4, -1))
 
 
 @partial(mx.compile, shapeless=True)
-def remember(
+def memory_step(
     c: mx.array, i: mx.array, input_gate: mx.array, forget_gate: mx.array, output_gate: mx.array
 ) -> tuple[mx.array, mx.array]:
     """Return h' and c'."""

@@ -65,14 +65,14 @@ def _loop(
     timespans is a float or (T, B, 1), keep (T, B, 1) is False where the state is reset.
     """
     projected = circuit.project(x)
-    remembered = None if memory is None else memory.input_map(x)
+    of_memory = None if memory is None else memory.input_map(x)
     states = []
     for t in range(len(x)):
         if keep is not None:
             h = mx.where(keep[t], h, 0.0)
             c = None if c is None else mx.where(keep[t], c, 0.0)
-        if memory is not None and remembered is not None:
-            h, c = memory(remembered[t], h, c)
+        if memory is not None and of_memory is not None:
+            h, c = memory(of_memory[t], h, c)
         h = circuit.step(
             projected[t], h, timespans[t] if isinstance(timespans, mx.array) else timespans
         )

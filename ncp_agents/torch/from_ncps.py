@@ -1,4 +1,4 @@
-"""Layers of the `ncps` package (1.0.1), taken over with their settings, wiring and weights.
+"""Layers of the `ncps` package (1.0.1), converted with their settings, wiring and weights.
 
 The keys of the state dicts are the same, so where only a state dict is at hand, make the layer with
 the same arguments and `load_state_dict` it.
@@ -27,7 +27,7 @@ def from_ncps(layer: nn.Module, *, ode_unfolds: int = 6, epsilon: float = 1e-8) 
     output of ncps's CfC is the whole layer, here the motor neurons.
 
     Args:
-        layer: taken over with its settings, wiring, weights, device and dtype.
+        layer: its settings, wiring, weights, device and dtype are kept.
         ode_unfolds: of an LTC, which does not publish it.
         epsilon: likewise.
 

@@ -86,7 +86,7 @@ class NCP(SeededWiring):
         sensory = list(range(len(self._known_sensory_matrix())))
         inter, command, motor = self.layers
         _fan_out(rng, self.add_sensory_synapse, sensory, inter, self._sensory_fanout)
-        # At most C (command neurons) of the inter neurons feed a unreached command neuron, though
+        # At most C (command neurons) of the inter neurons feed an unreached command neuron, though
         # there may be more of them: the draw order of ncps 1.0.1.
         _fan_out(rng, self.add_synapse, inter, command, self._inter_fanout, cap=len(command))
         for _ in range(self._recurrent_command_synapses):
