@@ -84,9 +84,11 @@ CASES = [
 
 
 def question(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """→ the layer's description, as `ncp_agents.export.convert` has it, and the arrays: `x` (B, T, I),
-    `timespans`, `mask`, `resets` (B, T) where there are, `h` and, with mixed memory, `c` (B, N)
-    before the first step, `cotangent` (B, T, M) and `h_cotangent` (B, N), and `weights/<name>`.
+    """→ the layer's description, as `ncp_agents.export.convert` has it, and the arrays.
+
+    They are `x` (B, T, I), `timespans`, `mask`, `resets` (B, T) where there are, `h` and, with
+    mixed memory, `c` (B, N) before the first step, `cotangent` (B, T, M) and `h_cotangent` (B, N),
+    and `weights/<name>`.
 
     Gradients are those of sum(output * cotangent) + sum(last h * h_cotangent)."""
     rng = np.random.default_rng(seed)

@@ -8,14 +8,14 @@ import sys
 import keras
 import port_answers
 
-from ncp_agents.keras import weights
+from ncp_agents.export import convert
+from ncp_agents.layers.weights import transposed
 
 
-def answer(description, arrays, state_dict):
-    layer = weights.make(description)
-    weights.from_torch(layer, state_dict)
+def answer(description, arrays, weights):
+    layer = convert.make(description, weights, "keras")
     layer.return_state = True
-    names = layer.torch_names()
+    names = layer.named_weights()
     inputs = {name: arrays[name] for name in ("x", "timespans", "h", "c") if name in arrays}
 
     cotangent, h_cotangent = (
@@ -30,12 +30,12 @@ def answer(description, arrays, state_dict):
         return sum(keras.ops.sum(a * b) for a, b in pairs), (output, state)
 
     of_inputs, of_weights, (output, state) = GRADIENTS[keras.backend.backend()](
-        outputs, inputs, [names[name] for name in names]
+        outputs, inputs, [*names.values()]
     )
     gradients = {f"gradient/{name}": g for name, g in of_inputs.items()}
     for name, gradient in zip(names, of_weights, strict=True):
         gradient = keras.ops.convert_to_numpy(gradient)
-        gradients[f"gradient/weights/{name}"] = gradient.T if name.endswith(".weight") else gradient
+        gradients[f"gradient/weights/{name}"] = transposed(name, gradient)
     return {
         name: keras.ops.convert_to_numpy(value)
         for name, value in {"output": output, "state": state, **gradients}.items()

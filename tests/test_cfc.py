@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ncp_agents.layers import reference as equations
 from ncp_agents.layers.checks import MODES
-from ncp_agents.torch import CfC, CfCCell, second_derivatives
+from ncp_agents.torch import CfC, CfCCell, kernels
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random
 
 BACKBONES = ((0, 0), (16, 1), (12, 3))
@@ -214,7 +214,7 @@ def test_cut_sequence_equals_whole():
         torch.testing.assert_close(state, last)
 
 
-def test_reset_forgets_only_its_own_row():
+def test_reset_clears_only_its_own_row():
     x, h, _, _ = data()
     resets = torch.zeros(B, T, dtype=torch.bool)
     resets[1, 4] = True
@@ -236,7 +236,7 @@ def test_weights_of_zero_have_their_gradient_where_resets_are(mode):
         cell.ff1.weight.data[:, cell.input_size :] = 0.0
     x, h, _, resets = data()
     found = []
-    for context in (nullcontext(), second_derivatives()):
+    for context in (nullcontext(), kernels.off()):
         rnn.zero_grad()
         with context:
             rnn(x, h, resets=resets)[0].square().sum().backward()
@@ -340,7 +340,7 @@ def test_sequences_shorter_than_the_chain_of_layers():
         np.testing.assert_allclose(states.detach(), expected, atol=1e-12)
 
 
-def test_frozen_weights_are_remembered_inside_and_fresh_outside():
+def test_frozen_weights_are_prepared_once_inside_and_each_time_outside():
     x, h, _, _ = data(t=1)
     rnn = wired().double()
     expected = rnn(x, h)[0], rnn(x, h, 0.5)[0]
@@ -373,5 +373,5 @@ def test_balanced_init_keeps_the_signal_through_all_layers():
 
 
 def test_balanced_init_needs_a_cell_without_backbone():
-    with pytest.raises(ValueError, match="needs a cell without a backbone; use 'xavier'"):
+    with pytest.raises(ValueError, match="backbone"):
         CfC(I, N, init="balanced")

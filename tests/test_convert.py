@@ -1,10 +1,6 @@
 """Layers from one port to another: by file, in code, and from saved policies."""
 
-import json
-import os
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import mlx.core as mx
 import ncps.torch
@@ -13,7 +9,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from keras import ops
 
 import ncp_agents.keras
 import ncp_agents.torch
@@ -21,6 +16,8 @@ from ncp_agents.errors import UserError
 from ncp_agents.export import convert
 from ncp_agents.torch.from_ncps import from_ncps
 from ncp_agents.wirings import NCP, AutoNCP
+
+from keras import ops  # isort: skip  # after the port, which chooses the backend
 
 # Keras's variables on torch; NumPy still takes them.
 pytestmark = pytest.mark.filterwarnings(
@@ -78,31 +75,32 @@ def test_the_order_of_axes_and_what_is_returned_come_along(port, tmp_path):
     convert.save(layer, tmp_path / "layer.safetensors")
     loaded = convert.load(tmp_path / "layer.safetensors", port)
     assert (loaded.batch_first, loaded.return_sequences) == (False, False)
-    with pytest.raises(UserError, match="time-major, as layers of Keras never are"):
+    with pytest.raises(UserError, match="time-major"):
         convert.load(tmp_path / "layer.safetensors", "keras")
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
+    ("layer", "fact"),
     [
-        (
-            lambda: ncp_agents.torch.CfC(I, 8).double(),
-            "is float64; save a copy of the layer in float32",
-        ),
-        (
-            lambda: ncp_agents.torch.CfC(I, 8).bfloat16(),
-            "BFloat16; take a copy of the layer in float32",
-        ),
-        (
-            lambda: ncp_agents.torch.CfC(I, 8).rnn_cell,
-            "layer is a .*CfCCell, expected a CfC or LTC",
-        ),
+        (lambda: ncp_agents.torch.CfC(I, 8).double(), "float64"),
+        (lambda: ncp_agents.torch.CfC(I, 8).bfloat16(), "BFloat16"),
+        (lambda: ncp_agents.torch.CfC(I, 8).rnn_cell, "CfCCell"),
+        (lambda: torch.nn.LSTM(2, 2), "LSTM"),
+        (lambda: ncp_agents.keras.CfC(AutoNCP(9, 2)), "not built"),
+        (lambda: built(fully_recurrent=False), "fully_recurrent=False"),
+        (lambda: built(go_backwards=True), "go_backwards=True"),
     ],
 )
-def test_what_no_file_holds_is_refused(layer, message, tmp_path):
-    with pytest.raises(UserError, match=message):
+def test_layers_that_no_file_can_hold_are_refused(layer, fact, tmp_path):
+    with pytest.raises(UserError, match=fact):
         convert.save(layer(), tmp_path / "layer.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def built(seed=4, **options):
+    layer = ncp_agents.keras.CfC(AutoNCP(9, 2, seed=seed), mask_time_gates=True, **options)
+    layer.build((None, None, I))
+    return layer
 
 
 def test_weights_of_keras_load_into_ncps_and_back(x, tmp_path):
@@ -147,65 +145,55 @@ def test_the_circuit_of_a_saved_policy(tmp_path):
     content = bytearray(target.read_bytes())
     content[len(content) // 2] ^= 255
     target.write_bytes(content)
-    with pytest.raises(UserError, match=r"\.keras cannot be read as a model of Keras"):
+    with pytest.raises(UserError, match="cannot be read"):
         convert.convert(target, tmp_path / "back.safetensors")
 
 
-def test_mistakes_are_named(tmp_path):
-    layer, path = LAYERS["wired"](), tmp_path / "layer.safetensors"
-    other = ncp_agents.keras.CfC(AutoNCP(9, 2, seed=5), mask_time_gates=True)
-    with pytest.raises(UserError, match="the layer is not built yet"):
-        convert.weights_of(other)
-    other.build((None, None, I))
-    before = other.get_weights()
-    with pytest.raises(UserError, match=r"sparsity_mask holds other synapses than the layer's"):
-        convert.set_weights(other, convert.weights_of(layer))
-    weights = convert.weights_of(other)
-    with pytest.raises(UserError, match=r"ff1.weight has shape \(2, 2\), expected"):
-        convert.set_weights(other, weights | {"rnn_cell.layer_0.ff1.weight": np.zeros((2, 2))})
+def test_weights_of_another_layer_are_refused():
+    layer, other = LAYERS["wired"](), built(seed=5)
+    before, weights = other.get_weights(), convert.weights_of(other)
+    for name, value, fact in (
+        (
+            "rnn_cell.layer_0.sparsity_mask",
+            1 - weights["rnn_cell.layer_0.sparsity_mask"],
+            "synapses",
+        ),
+        ("rnn_cell.layer_0.ff1.weight", np.zeros((2, 2)), r"\(2, 2\)"),
+    ):
+        with pytest.raises(UserError, match=fact):
+            convert.set_weights(other, weights | {name: value})
     for ours in (layer, other):
         some = dict(convert.weights_of(ours))
         del some["rnn_cell.layer_1.ff2.bias"]
-        with pytest.raises(UserError, match=r"not of this .*layer_1.ff2.bias"):
+        with pytest.raises(UserError, match=r"layer_1.ff2.bias"):
             convert.set_weights(ours, some)
     assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
 
-    with pytest.raises(UserError, match=r"expected a CfC or LTC of ncp_agents"):
-        convert.save(torch.nn.LSTM(2, 2), path)
-    halves = {"layer": torch.zeros(1, dtype=torch.bfloat16)}
-    safetensors.torch.save_file(halves, path, {"layer": "{}"})
-    with pytest.raises(UserError, match=r"is not a safetensors file of float32|does not describe"):
+
+@pytest.mark.parametrize(
+    "described", ["{", "[]", "{}", "[" * 100_000, '{"kind": "CfC"}', '{"kind": "CfC", "units": 4}']
+)
+def test_a_damaged_description_is_refused(described, tmp_path):
+    path = tmp_path / "layer.safetensors"
+    safetensors.torch.save_file(LAYERS["wired"]().state_dict(), path, {"layer": described})
+    with pytest.raises(UserError, match="does not describe"):
         convert.load(path, "torch")
-    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"layer": "[" * 100_000})
-    with pytest.raises(UserError, match="does not describe a CfC or LTC"):
-        convert.load(path, "torch")
-    path.unlink()
-    partly = ncp_agents.keras.CfC(AutoNCP(9, 2), fully_recurrent=False)
-    partly.build((None, None, I))
-    with pytest.raises(UserError, match="no other port has a layer with fully_recurrent=False"):
-        convert.save(partly, path)
-    backwards = ncp_agents.keras.CfC(AutoNCP(9, 2), go_backwards=True)
-    backwards.build((None, None, I))
-    with pytest.raises(UserError, match="no other port has a layer with go_backwards=True"):
-        convert.save(backwards, path)
-    assert not path.exists()
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "layer.safetensors"
     with pytest.raises(UserError, match="is not a file"):
         convert.load(path, "keras")
     path.write_text("no tensors")
-    with pytest.raises(UserError, match="is not a safetensors file"):
+    with pytest.raises(UserError, match="safetensors"):
         convert.load(path, "keras")
-    for told in ("{", "[]", "{}", '{"kind": "CfC"}', '{"kind": "CfC", "units": 4, "size": 3}'):
-        safetensors.torch.save_file(layer.state_dict(), path, {"layer": told})
-        with pytest.raises(UserError, match="does not describe a CfC or LTC layer"):
-            convert.load(path, "torch")
-    safetensors.torch.save_file(layer.state_dict(), path, {"more": json.dumps(1)})
-    with pytest.raises(UserError, match="does not tell what layer its weights are of"):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="no metadata"):
         convert.load(path, "torch")
-    convert.save(layer, path)
-    with pytest.raises(ValueError, match="port 'tf' is unknown"):
-        convert.load(path, "tf")
-    with pytest.raises(UserError, match=r"ends in '\.h5', expected \.safetensors or \.keras"):
-        convert.convert(path, tmp_path / "model.h5")
     convert.save(ncp_agents.torch.CfC(I, AutoNCP(9, 2), proj_size=1), path)
-    with pytest.raises(UserError, match="proj_size, which layers of Keras lack"):
+    with pytest.raises(UserError, match="proj_size"):
         convert.load(path, "keras")
+    with pytest.raises(ValueError, match="port 'tf'"):
+        convert.load(path, "tf")
+    with pytest.raises(UserError, match=r"\.h5"):
+        convert.convert(path, tmp_path / "model.h5")

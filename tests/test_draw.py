@@ -44,8 +44,8 @@ def test_neurons_carry_numbers_where_there_is_room():
         assert (labels == [str(j) for j in range(units)]) is shown
 
 
-def test_an_unbuilt_wiring_says_what_to_do():
-    with pytest.raises(ValueError, match=r"call build"):
+def test_an_unbuilt_wiring_is_refused():
+    with pytest.raises(ValueError, match="build"):
         AutoNCP(20, 4).draw()
 
 
@@ -61,7 +61,7 @@ def test_too_many_synapses_are_drawn_as_blocks():
     assert sum(between) + 106 == wiring.synapse_count + wiring.sensory_synapse_count
 
 
-def test_a_block_tells_its_kinds_of_neurons_apart():
+def test_a_block_counts_each_type_of_neuron():
     wiring = FullyConnected(150, 10)
     wiring.build(64)
     texts = [text.get_text() for text in wiring.draw().texts if text.get_text()]

@@ -30,7 +30,7 @@ def theirs():
 def test_same_numbers(index):
     torch.manual_seed(index)
     layer = list(theirs())[index].eval()
-    ours = from_ncps(layer)
+    ours = from_ncps(layer, ode_unfolds=3 if index == 8 else 6)
     x = torch.randn(3, 6, I)
     expected, state = layer(x)
     outputs, last = ours(x)
@@ -62,6 +62,8 @@ def test_synapses_added_by_hand_come_along():
     assert (ours.wiring.adjacency_matrix == wiring.adjacency_matrix).all()
 
 
-def test_other_modules_are_refused():
-    with pytest.raises(ValueError, match=r"is a torch\.nn\.modules\.rnn\.LSTM, expected ncps"):
+def test_other_modules_and_other_unfolds_are_refused():
+    with pytest.raises(ValueError, match="LSTM"):
         from_ncps(torch.nn.LSTM(2, 3))
+    with pytest.raises(ValueError, match="ode_unfolds=6"):
+        from_ncps(ncps.torch.LTC(I, N, ode_unfolds=3))

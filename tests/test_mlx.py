@@ -321,6 +321,12 @@ def test_masks_stay_frozen(case):
     masks = {name for name in weights(layer) if name.endswith("sparsity_mask")}
     assert trainable.keys() == weights(layer).keys() - masks
 
+    nn.Sequential(layer).unfreeze()  # of which MLX does not tell the layer
+    x, parameters = mx.array(data()[0]), layer.trainable_parameters()
+    gradient = mx.grad(lambda p: (layer.update(p)(x)[0] ** 2).sum())(parameters)
+    for name, value in tree_flatten(gradient):
+        assert name not in masks or not value.any(), name
+
 
 def test_backbone_dropout_drops_in_training_only():
     layer = ncp_agents.mlx.CfC(I, N, backbone_dropout=0.5)

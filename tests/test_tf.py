@@ -110,9 +110,8 @@ def test_demos_as_a_dataset_of_tensorflow():
 
 @pytest.mark.tensorflow
 def test_another_backend_is_refused():
-    last = run("import ncp_agents.tf", KERAS_BACKEND="torch").stderr.splitlines()[-1]
-    assert last.startswith("ImportError: ncp_agents.tf needs Keras on TensorFlow")
-    assert "torch" in last
+    ran = run("import ncp_agents.tf", KERAS_BACKEND="torch")
+    assert "KERAS_BACKEND=tensorflow" in ran.stderr.splitlines()[-1]
 
 
 @pytest.mark.tensorflow
@@ -126,6 +125,4 @@ def test_layers_of_torch_work_beside_tensorflow():
 
 def test_without_tensorflow_the_error_names_the_extra():
     ran = run("import sys; sys.modules['tensorflow'] = None; import ncp_agents.tf")
-    assert ran.stderr.splitlines()[-1] == (
-        "ImportError: ncp_agents.tf needs TensorFlow: pip install 'ncp-agents[tf]'"
-    )
+    assert "ncp-agents[tf]" in ran.stderr.splitlines()[-1]

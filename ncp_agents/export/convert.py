@@ -1,9 +1,9 @@
 """CfC and LTC layers from one port to another, through one file.
 
 The file is safetensors. Its tensors are the state dict of the torch layer, whose names are those of
-`ncps` too; its metadata tell under "layer" what the layer is: kind, sizes, wiring, settings.
+`ncps` too; its metadata say under "layer" what the layer is: kind, sizes, wiring, settings.
 
-Weights of ncps's own Keras port do not come over: its CfC takes no tanh of its two heads and so is
+Weights of ncps's own Keras port are not converted: its CfC takes no tanh of its two heads and so is
 another function than the CfC of the paper, of ncps's torch port and of these.
 """
 
@@ -13,6 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,27 +24,21 @@ import numpy as np
 from ncp_agents import registry
 from ncp_agents.errors import UserError
 from ncp_agents.files import atomic_write
-from ncp_agents.wirings import wiring_from_config, wiring_to_config
+from ncp_agents.layers.weights import checked, transposed
+from ncp_agents.wirings import wiring_from_config
 
 Port = Literal["torch", "keras", "mlx"]
-SETTINGS = {
-    "CfC": ("mode", "mask_time_gates"),
-    "dense CfC": ("activation", "backbone_units", "backbone_layers", "backbone_dropout"),
-    "LTC": (
-        "input_mapping",
-        "output_mapping",
-        "ode_unfolds",
-        "epsilon",
-        "implicit_param_constraints",
-    ),
-}
-"""The arguments that the layers of all ports share, beside input size, units and mixed memory; a
-dense CfC has those of "CfC" too."""
+NEUTRAL = {"fully_recurrent": True, "sparsity_mask": None, "go_backwards": False}
+"""Options of Keras's layers alone, with the values that equal other ports' layers."""
 
 
 def convert(source: Path, target: Path) -> None:
-    """Writes the circuit of one file into another; each is `.safetensors` (`save`) or `.keras` (a
-    model of Keras). The source may be a saved policy's folder or name as well.
+    """Write the circuit of one file into another.
+
+    Args:
+        source: `.safetensors` (`save`), `.keras` (a model of Keras), or a saved policy's folder or
+            name.
+        target: `.safetensors` or `.keras`.
 
     Raises:
         UserError: a file of another kind, or one that does not hold just one circuit.
@@ -70,7 +65,7 @@ def convert(source: Path, target: Path) -> None:
 
 
 def save(layer: Any, path: Path | str) -> None:
-    """Writes a CfC or LTC of any port, in single precision.
+    """Write a CfC or LTC of any port, in single precision.
 
     Raises:
         UserError: another layer, or one of another precision.
@@ -91,7 +86,7 @@ def save(layer: Any, path: Path | str) -> None:
 
 
 def load(path: Path | str, port: Port) -> Any:
-    """The layer of a file that `save` wrote, in any port. Runs no code from the file.
+    """Return the layer of a file that `save` wrote, in any port; runs no code from the file.
 
     Raises:
         UserError: no such file, another or a damaged one.
@@ -110,8 +105,8 @@ def load(path: Path | str, port: Port) -> Any:
         raise UserError(f"{path} is not a safetensors file of float32: {error}") from None
     if "layer" not in metadata:
         raise UserError(
-            f"{path} does not tell what layer its weights are of; make the layer with the settings "
-            "that they were trained with, and use `set_weights`"
+            f"{path} has no metadata of its layer; make the layer with the settings that its "
+            "weights were trained with, and use `set_weights`"
         )
     try:
         return make(json.loads(metadata["layer"]), weights, port)
@@ -124,52 +119,50 @@ def load(path: Path | str, port: Port) -> Any:
 
 
 def describe(layer: Any) -> dict[str, Any]:
-    """What a layer of any port is, as plain data: {"kind": "CfC", "input_size": I, "units": N or a
-    wiring's config, …}, the rest being arguments of the torch layer.
+    """Return what a layer of any port is, as plain data.
+
+    {"kind": "CfC", "input_size": I, "units": N or a wiring's config, …}, the rest being arguments
+    of the torch layer.
 
     Raises:
         UserError: another layer.
     """
-    if _port_of(layer) == "keras":
-        from ncp_agents.keras import weights
-
-        return weights.describe(layer, SETTINGS)
-    kind, cell, wiring = type(layer).__name__, layer.rnn_cell, layer.wiring
+    port = _port_of(layer)
     described = {
-        "kind": kind,
+        "kind": type(layer).__name__,
         "input_size": layer.input_size,
-        "units": layer.state_size if wiring is None else wiring_to_config(wiring),
+        **layer.rnn_cell.spec.settings(),
         "mixed_memory": layer.use_mixed,
         "return_sequences": layer.return_sequences,
-        "batch_first": layer.batch_first,
     }
-    if kind == "CfC":
+    if port == "keras":
+        config = layer.get_config()
+        for name, value in NEUTRAL.items():
+            if config.get(name, value) != value:
+                raise UserError(f"no other port has a layer with {name}={config[name]}")
+        return described
+    described["batch_first"] = layer.batch_first
+    if described["kind"] == "CfC":
         described["proj_size"] = layer.proj_size
-        cell = cell if wiring is None else cell.layer_0
-    described |= {name: getattr(cell, name) for name in SETTINGS[kind]}
-    if wiring is None:
-        first = weights_of(layer).get("rnn_cell.backbone.0.weight")
-        described |= {
-            "activation": cell.activation_name,
-            "backbone_units": 0 if first is None else len(first),
-            "backbone_layers": cell.backbone_layers,
-            "backbone_dropout": cell.backbone_dropout,
-        }
     return described
 
 
 def weights_of(layer: Any) -> dict[str, np.ndarray]:
-    """The state dict that a layer of any port has, or would have, in torch.
+    """Return the state dict that a layer of any port has, or would have, in torch.
 
     Raises:
         UserError: another layer, or weights of a type that NumPy lacks.
     """
     port = _port_of(layer)
-    if port == "keras":
-        from ncp_agents.keras import weights
-
-        return weights.to_torch(layer)
     try:
+        if port == "keras":
+            from keras import ops
+
+            values = {
+                name: transposed(name, np.array(ops.convert_to_numpy(variable)))
+                for name, variable in layer.named_weights().items()
+            }
+            return values | _masks(layer)
         if port == "mlx":
             from mlx.utils import tree_flatten
 
@@ -177,21 +170,27 @@ def weights_of(layer: Any) -> dict[str, np.ndarray]:
         # Copies: JAX would go on using torch's own memory.
         return {name: value.numpy(force=True).copy() for name, value in layer.state_dict().items()}
     except (TypeError, RuntimeError) as error:  # NumPy has no bfloat16
-        raise UserError(f"{error}; take a copy of the layer in float32") from None
+        raise UserError(f"{error}; convert a copy of the layer in float32") from None
 
 
 def set_weights(layer: Any, weights: Mapping[str, np.ndarray]) -> None:
-    """Gives a layer of any port the weights that `weights_of` took from one of the same kind,
-    settings and wiring.
+    """Set the weights of a layer of any port to those that `weights_of` took from one like it.
+
+    Args:
+        layer: of the same kind, settings and wiring as the one that the weights were taken from.
+        weights: a state dict of torch.
 
     Raises:
         UserError: names or shapes are not the layer's.
     """
     port = _port_of(layer)
     if port == "keras":
-        from ncp_agents.keras import weights as of_keras
-
-        return of_keras.from_torch(layer, weights)
+        variables = layer.named_weights()
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        values = checked(weights, shapes, _masks(layer))
+        for name, variable in variables.items():
+            variable.assign(values[name])
+        return
     try:
         if port == "mlx":
             import mlx.core as mx
@@ -208,26 +207,28 @@ def set_weights(layer: Any, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def make(description: Mapping[str, Any], weights: Mapping[str, np.ndarray], port: Port) -> Any:
-    """The layer that `describe` described and `weights_of` took the weights of, in any port.
+    """Return the layer that `describe` described, with the weights of `weights_of`, in any port.
 
     Raises:
         UserError: weights of another layer.
         KeyError, TypeError, ValueError: a description that is none.
     """
-    if registry.get("port", port, get_args(Port)) == "keras":
-        from ncp_agents.keras import weights as of_keras
-
-        layer = of_keras.make(description)
+    package = import_module(f"ncp_agents.{registry.get('port', port, get_args(Port))}")
+    arguments = dict(description)
+    if isinstance(arguments["units"], Mapping):
+        arguments["units"] = wiring_from_config(arguments["units"])
+    kinds = {"CfC": package.CfC, "LTC": package.LTC}
+    kind = registry.get("layer", arguments.pop("kind"), kinds)
+    if port == "keras":
+        if arguments.pop("proj_size", None) is not None:
+            raise UserError("layers of Keras have no proj_size; add a Dense layer")
+        if not arguments.pop("batch_first", True):
+            raise UserError("layers of Keras are never time-major; transpose to (B, T, I) before")
+        inputs = arguments.pop("input_size")
+        layer = kind(**{"return_sequences": True, **arguments})
+        layer.build((None, None, inputs))
     else:
-        if port == "torch":
-            from ncp_agents import torch as package
-        else:
-            from ncp_agents import mlx as package
-        arguments = dict(description)
-        if isinstance(arguments["units"], Mapping):
-            arguments["units"] = wiring_from_config(arguments["units"])
-        kinds = {"CfC": package.CfC, "LTC": package.LTC}
-        layer = registry.get("layer", arguments.pop("kind"), kinds)(**arguments)
+        layer = kind(**arguments)
     set_weights(layer, weights)
     return layer
 
@@ -238,7 +239,14 @@ def _port_of(layer: Any) -> str:
     if not known or type(layer).__name__ not in ("CfC", "LTC"):
         kind = f"{type(layer).__module__}.{type(layer).__name__}"
         raise UserError(f"layer is a {kind}, expected a CfC or LTC of ncp_agents")
+    if name[0] == "keras" and not layer.built:
+        raise UserError("the layer is not built yet; call it, or layer.build((None, None, inputs))")
     return name[0]
+
+
+def _masks(layer: Any) -> dict[str, np.ndarray]:
+    """What a layer's state dict holds besides its parameters."""
+    return {f"rnn_cell.{name}": mask for name, mask in layer.rnn_cell.spec.masks().items()}
 
 
 def _circuit_of_model(path: Path) -> Any:

@@ -1,7 +1,6 @@
-"""CfC and LTC neurons for Keras 3, on TensorFlow, JAX or torch: cells (one step) and layers
-(sequences).
+"""CfC and LTC neurons for Keras 3, on TensorFlow, JAX or torch: cells and sequence layers.
 
-Where nobody chose a backend and TensorFlow is not installed, Keras gets torch.
+Where KERAS_BACKEND is not set and TensorFlow is not installed, Keras runs on torch.
 """
 
 from ncp_agents.keras.backend import BACKEND  # noqa: F401  # first: it imports Keras

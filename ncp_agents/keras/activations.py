@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ncp_agents import registry
 from ncp_agents.keras.ops import Tensor, ops
 
 
@@ -18,7 +17,7 @@ class Activation(NamedTuple):
 
 
 def _scaled_tanh(outer: float, inner: float) -> Activation:
-    """Outer * tanh(inner * z)."""
+    """outer * tanh(inner * z)."""
     return Activation(
         lambda z: outer * ops.tanh(inner * z),
         lambda z, a: inner * (outer - a * a / outer),
@@ -45,11 +44,6 @@ ACTIVATIONS = {
 }
 
 
-def find_activation(name: str) -> Activation:
-    """The activation of that name; an unknown name is a ValueError with a suggestion."""
-    return registry.get("activation", name, ACTIVATIONS)
-
-
 def name_of(activation: str | Callable[..., Any]) -> str:
-    """The name of an activation, given so or as a function such as `keras.activations.tanh`."""
+    """Return the name of an activation or of a function such as `keras.activations.tanh`."""
     return activation if isinstance(activation, str) else getattr(activation, "__name__", "?")

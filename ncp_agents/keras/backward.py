@@ -1,4 +1,4 @@
-"""What goes out of a backward that is written by hand: gradients that are gradients only."""
+"""Gradients of a custom backward, which can be differentiated once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 from ncp_agents.keras.ops import Tensor, ops
 
 
-def not_again(gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The same gradients, which raise where they are differentiated in turn: what a backward reads
-    of the forward stands still in it, so that their own gradients would be silently wrong.
+def first_order(gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the same gradients, whose own gradients raise instead of being silently wrong.
+
+    The forward's states are constants in the backward, so its derivative would lack their part.
     """
 
     @ops.custom_gradient
     def same(value: Tensor) -> tuple[Tensor, Any]:
         def gradient(*_: Tensor, upstream: Any = None) -> None:
             raise RuntimeError(
-                "this layer's backward is written by hand and cannot be differentiated again; for "
-                "second derivatives take keras.layers.RNN(layer.cell)"
+                "this layer has no second derivatives; compute its output by "
+                "keras.layers.RNN(layer.cell)"
             )
 
         return ops.copy(value), gradient

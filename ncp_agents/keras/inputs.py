@@ -1,6 +1,4 @@
-"""The two forms of an input, alone or paired with its timespans, and of a state, alone or in a
-list; arrays cut to chunks.
-"""
+"""The two forms of inputs (alone, or with timespans) and states (alone, or in a list)."""
 
 from __future__ import annotations
 
@@ -17,13 +15,15 @@ def is_pair(inputs: Any) -> bool:
 
 
 def input_size(shape: Sequence[Any]) -> int:
-    """I from the shape of an input (…, I), or from the two of an input and its timespans."""
+    """Return I from the shape of an input (…, I), or from the two of an input and its timespans."""
     return (shape[0] if is_pair(shape) else shape)[-1]
 
 
 def split_timespans(inputs: Any) -> tuple[Tensor, Tensor | None]:
-    """An input (…, I), or the pair of it and timespans (…) or (…, 1) → both, the second (…, 1) or
-    None.
+    """Return an input (…, I) and its timespans (…, 1), or None.
+
+    Args:
+        inputs: the input, or the pair of it and timespans (…) or (…, 1).
 
     Raises:
         ValueError: not a pair, or timespans of another shape.
@@ -42,7 +42,7 @@ def split_timespans(inputs: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def single_state(states: Any) -> Tensor:
-    """h (B, N) from [h], as Keras hands it to a cell, or from h itself.
+    """Return h (B, N) from [h], as Keras passes it to a cell, or from h itself.
 
     Raises:
         ValueError: more than one.
@@ -62,8 +62,6 @@ def _may_be(given: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
 
 
 def split_sizes(values: Tensor, sizes: Iterable[int], axis: Literal[-1, -2] = -1) -> list[Tensor]:
-    """The axis, as long as the sum of sizes, → chunks of those sizes; `ops.split` in torch takes no
-    single chunk.
-    """
+    """Split an axis into chunks of the given sizes; `ops.split` on torch takes no single chunk."""
     rest = (slice(None),) * (-1 - axis)
     return [values[(..., slice(a, b), *rest)] for a, b in pairwise(accumulate(sizes, initial=0))]

@@ -11,8 +11,8 @@ from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_ltc
 from ncp_agents.keras.sequence_layer import SequenceLayer
 from ncp_agents.layers.checks import IOMapping
-from ncp_agents.wirings import FullyConnected, Wiring
-from ncp_agents.wirings.base import number_of_neurons
+from ncp_agents.layers.spec import ltc_wiring
+from ncp_agents.wirings import Wiring
 
 
 @keras.saving.register_keras_serializable(package="ncp_agents")
@@ -21,6 +21,7 @@ class LTC(SequenceLayer):
 
     Called on x (B, T, I), or on the pair of x and timespans (B, T) or (B, T, 1), in steps
     → (B, T, M) with return_sequences, else (B, M); the state (B, N) after it with return_state.
+    Its cost grows with the synapses that exist, not with N squared.
 
     Axes: B batch, T steps, I inputs, N neurons, M outputs (motor neurons).
 
@@ -29,16 +30,11 @@ class LTC(SequenceLayer):
         mixed_memory: whether a memory cell (`MixedMemoryRNN`) precedes the neurons in each step.
         input_mapping, output_mapping, ode_unfolds, epsilon, initialization_ranges,
             implicit_param_constraints: see `LTCCell`.
-        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: as in
-            `keras.layers.RNN`. Mixed memory under XLA on TensorFlow needs unroll=True.
-
-    Its cost grows with the synapses that exist, not with N squared.
+        **kwargs: of `SequenceLayer` and `keras.layers.RNN`.
 
     Raises:
-        ValueError: a size below 1, a wiring that was built for another size, and what `LTCCell`
-            refuses.
-
-    Source: Hasani et al. 2021, "Liquid time-constant networks", AAAI, arXiv:2006.04439.
+        ValueError: a size below 1, a wiring that was built for another size, an option that
+            `LTCCell` refuses.
     """
 
     def __init__(
@@ -50,18 +46,12 @@ class LTC(SequenceLayer):
         ode_unfolds: int = 6,
         epsilon: float = 1e-8,
         initialization_ranges: dict[str, tuple[float, float]] | None = None,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        go_backwards: bool = False,
-        stateful: bool = False,
-        unroll: bool = False,
-        zero_output_for_mask: bool = False,
         *,
         implicit_param_constraints: bool = False,
         **kwargs: Any,
     ) -> None:
         cell = LTCCell(
-            units if isinstance(units, Wiring) else FullyConnected(number_of_neurons(units)),
+            ltc_wiring(units),
             input_mapping,
             output_mapping,
             ode_unfolds,
@@ -70,25 +60,12 @@ class LTC(SequenceLayer):
             implicit_param_constraints=implicit_param_constraints,
             dtype=kwargs.get("dtype"),
         )
-        super().__init__(
-            cell,
-            mixed_memory,
-            return_sequences=return_sequences,
-            return_state=return_state,
-            go_backwards=go_backwards,
-            stateful=stateful,
-            unroll=unroll,
-            zero_output_for_mask=zero_output_for_mask,
-            **kwargs,
-        )
+        super().__init__(cell, mixed_memory, **kwargs)
 
     def scan(self, sequence: Sequence, h: Tensor) -> Tensor:
+        """x (T, B, I) in `sequence`, h (B, N) → potentials (T, B, N)."""
         return scan_ltc(self.rnn_cell, sequence, h)
 
     def read_out(self, states: Tensor) -> Tensor:
+        """The neurons' potentials (…, N) → outputs (…, M)."""
         return self.rnn_cell.read_out(states)
-
-    def get_config(self) -> dict[str, Any]:
-        of_cell = self.rnn_cell.get_config()
-        del of_cell["name"], of_cell["trainable"], of_cell["dtype"]
-        return {**super().get_config(), "units": of_cell.pop("wiring"), **of_cell}

@@ -7,27 +7,13 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from ncp_agents import registry
 from ncp_agents.keras.inputs import single_state, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.synapses import Strengths, Synapses
 from ncp_agents.keras.wired_cell import WiredCell
-from ncp_agents.layers.checks import IOMapping, check_ltc
+from ncp_agents.layers.checks import IOMapping
+from ncp_agents.layers.spec import POSITIVE, LTCSpec, Uniform
 from ncp_agents.wirings import Wiring
-
-RANGES = {
-    "gleak": (0.001, 1.0),
-    "vleak": (-0.2, 0.2),
-    "cm": (0.4, 0.6),
-    "w": (0.001, 1.0),
-    "sigma": (3.0, 8.0),
-    "mu": (0.3, 0.8),
-    "sensory_w": (0.001, 1.0),
-    "sensory_sigma": (3.0, 8.0),
-    "sensory_mu": (0.3, 0.8),
-}
-"""Of the uniform distributions that parameters start from."""
-POSITIVE = ("gleak", "cm", "w", "sensory_w")
 
 
 class Membrane(NamedTuple):
@@ -42,8 +28,9 @@ class Membrane(NamedTuple):
 
 
 class Unfold(NamedTuple):
-    """One step of the solver, v' = v + dt (pull - conductance v) / (cm + dt conductance), with what
-    its gradient needs.
+    """One step of the solver and what its gradient needs.
+
+    v' = v + dt (pull - conductance v) / (cm + dt conductance)
     """
 
     after: Tensor
@@ -63,8 +50,10 @@ class Unfold(NamedTuple):
         v: Tensor,
         dt: Tensor,
     ) -> Unfold:
-        """From potentials v (N, B), with conductance and pull of all that stays the same within a
-        step (`base`) and of the synapses between neurons (`own`), and dt (1, B).
+        """Take the step from potentials v (N, B) for dt (1, B).
+
+        `base` holds conductance and pull of all that is constant within a step of the cell, `own`
+        those of the synapses between neurons.
         """
         conductance, pull = base[0] + own[0], base[1] + own[1]
         divisor = cm + dt * conductance
@@ -78,32 +67,16 @@ class Unfold(NamedTuple):
 class LTCCell(WiredCell):
     """One step of a liquid time-constant (LTC) neuron layer.
 
-        cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
-
-    over the synapses s into a neuron, by `ode_unfolds` steps of semi-implicit Euler
-    (`ncp_agents.layers.reference.ltc_step`).
-
-    Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
+    The equation and the arguments are those of `ncp_agents.torch.LTCCell`, except that the inputs'
+    size comes with `build` and that, without `implicit_param_constraints`, the optimiser keeps cm,
+    gleak and w at 0 or above. Besides
 
     Args:
-        wiring: built for I inputs with the cell if it was not yet.
-        input_mapping: of the inputs: "affine" (x * input_w + input_b), "linear" (x * input_w) or
-            None.
-        output_mapping: of the motor neurons, in the same way.
-        ode_unfolds: steps of the solver in one step of the cell.
-        epsilon: added to the conductance, so that nothing is divided by 0.
-        initialization_ranges: {parameter: (low, high)} that replace some of `RANGES`.
-        implicit_param_constraints: True takes cm, gleak and w through a softplus, so that they stay
-            positive; with False they are constrained to be at least 0 by the optimiser.
+        initialization_ranges: {parameter: (low, high)} that replace some of
+            `ncp_agents.layers.spec.RANGES`.
 
-    The state (B, N) holds the neurons as the wiring numbers them, motor neurons first: for an NCP
-    [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign.
-
-    Raises:
-        ValueError: a wiring that was built for another size, an unknown mapping or parameter, a
-            range that is none, fewer than one unfold.
-
-    Source: Hasani et al. 2021, "Liquid time-constant networks", AAAI, arXiv:2006.04439.
+    Called on inputs (B, I), or the pair of them and timespans (B,) or (B, 1) in steps, and a state
+    (B, N) or [(B, N)] → output (B, M), [(B, N)].
     """
 
     def __init__(
@@ -119,56 +92,43 @@ class LTCCell(WiredCell):
         **kwargs: Any,
     ) -> None:
         super().__init__(wiring, **kwargs)
-        self.input_mapping: IOMapping = input_mapping
-        self.output_mapping: IOMapping = output_mapping
-        options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
-        self.ode_unfolds, self.epsilon = options
-        self.initialization_ranges = _checked_ranges(initialization_ranges or {})
-        self.implicit_param_constraints = implicit_param_constraints
+        self.spec = LTCSpec(
+            wiring,
+            input_mapping,
+            output_mapping,
+            ode_unfolds,
+            epsilon,
+            implicit_param_constraints,
+            initialization_ranges or {},
+        )
+        self.ode_unfolds = self.spec.ode_unfolds
 
-    def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
-        inputs, neurons = self.build_wiring(inputs_shape), self.state_size
-        ranges = RANGES | self.initialization_ranges
-        shapes = dict.fromkeys(("gleak", "vleak", "cm"), (neurons,))
-        for prefix, rows in (("", neurons), ("sensory_", inputs)):
-            shapes |= {f"{prefix}{name}": (rows, neurons) for name in ("sigma", "mu", "w")}
-        clips = not self.implicit_param_constraints
+    def build(  # pyright: ignore[reportIncompatibleMethodOverride]  # named after those of call
+        self, inputs_shape: Any, states_shape: Any = None
+    ) -> None:
+        """Make the weights for inputs of that shape."""
+        self.build_wiring(inputs_shape)
+        clips = not self.spec.implicit_param_constraints
+        initial = self.spec.parameters()
+        # Those sampled come first: files of Keras hold weights in the order in which they are made.
+        names = sorted(initial, key=lambda name: not isinstance(initial[name], Uniform))
         self.params = {
             name: self.add_weight(
                 name=name,
-                shape=shape,
-                initializer=keras.initializers.RandomUniform(*ranges[name]),
+                shape=initial[name].shape,
+                initializer=_initializer(initial[name]),
                 constraint=keras.constraints.NonNeg() if clips and name in POSITIVE else None,
             )
-            for name, shape in shapes.items()
+            for name in names
         }
-        polarities = {
-            "erev": self.wiring.erev_initializer(),
-            "sensory_erev": self.wiring.sensory_erev_initializer(),
-        }
-        for name, polarity in polarities.items():
-            self.params[name] = self.add_weight(
-                name=name, shape=polarity.shape, initializer=_constant(polarity)
-            )
-        for name, mapping, size in (
-            ("input", self.input_mapping, inputs),
-            ("output", self.output_mapping, self.output_size),
-        ):
-            if mapping:
-                self.params[f"{name}_w"] = self.add_weight(
-                    name=f"{name}_w", shape=(size,), initializer="ones"
-                )
-            if mapping == "affine":
-                self.params[f"{name}_b"] = self.add_weight(
-                    name=f"{name}_b", shape=(size,), initializer="zeros"
-                )
-        self.internal = Synapses(polarities["erev"])
-        self.sensory = Synapses(polarities["sensory_erev"])
+        self.internal = Synapses(self.wiring.erev_initializer())
+        self.sensory = Synapses(self.wiring.sensory_erev_initializer())
         self.built = True
 
     def membrane(self) -> Membrane:
+        """Return the parameters as the equation reads them."""
         p = {name: ops.convert_to_tensor(value) for name, value in self.params.items()}
-        if self.implicit_param_constraints:
+        if self.spec.implicit_param_constraints:
             p |= {name: ops.softplus(p[name]) for name in POSITIVE}
         return Membrane(
             p["cm"][:, None],
@@ -186,28 +146,25 @@ class LTCCell(WiredCell):
         return Strengths(slope, slope * mu, weight, weight * erev)
 
     def map_inputs(self, x: Tensor) -> Tensor:
-        if self.input_mapping:
-            x = x * self.params["input_w"]
-        return x + self.params["input_b"] if self.input_mapping == "affine" else x
+        """x (…, I) → what the synapses read, (…, I)."""
+        return self._mapped(x, "input", self.spec.input_mapping)
 
     def read_out(self, v: Tensor) -> Tensor:
         """v (…, N) → (…, M)."""
-        motor = v[..., : self.output_size]
-        if self.output_mapping:
-            motor = motor * self.params["output_w"]
-        return motor + self.params["output_b"] if self.output_mapping == "affine" else motor
+        return self._mapped(v[..., : self.output_size], "output", self.spec.output_mapping)
+
+    def _mapped(self, values: Tensor, name: str, mapping: IOMapping) -> Tensor:
+        if mapping:
+            values = values * self.params[f"{name}_w"]
+        return values + self.params[f"{name}_b"] if mapping == "affine" else values
 
     def base(self, membrane: Membrane, sensory: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Conductance and pull (N, B) of all that stays the same within a step, from those of the
-        sensory synapses.
-        """
+        """Add the leak to the sensory synapses' conductance and pull, (N, B) each."""
         conductance, pull = sensory
-        return conductance + membrane.leak + self.epsilon, pull + membrane.leak * membrane.rest
+        return conductance + membrane.leak + self.spec.epsilon, pull + membrane.leak * membrane.rest
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
-        [(B, N)] → output (B, M), new states [(B, N)].
-        """
+        """One step, see the class."""
         x, timespan = split_timespans(inputs)
         # Inside, the batch comes last.
         membrane, v = self.membrane(), ops.transpose(single_state(states))
@@ -221,41 +178,15 @@ class LTCCell(WiredCell):
         v = ops.transpose(v)
         return self.read_out(v), [v]
 
-    def torch_names(self) -> dict[str, Any]:
-        """The variables by their names in the torch port's state dict."""
-        return dict(self.params)
-
-    def torch_buffers(self) -> dict[str, np.ndarray]:
-        """What the torch port's state dict holds besides the variables."""
-        matrices = {
-            "sparsity_mask": self.wiring.erev_initializer(),
-            "sensory_sparsity_mask": self.wiring.sensory_erev_initializer(),
-        }
-        return {name: np.abs(matrix).astype(np.float32) for name, matrix in matrices.items()}
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "input_mapping": self.input_mapping,
-            "output_mapping": self.output_mapping,
-            "ode_unfolds": self.ode_unfolds,
-            "epsilon": self.epsilon,
-            "initialization_ranges": {k: list(v) for k, v in self.initialization_ranges.items()},
-            "implicit_param_constraints": self.implicit_param_constraints,
-        }
+        """Return the arguments as plain data."""
+        settings = self.spec.settings()
+        del settings["units"]
+        ranges = {name: list(pair) for name, pair in self.spec.initialization_ranges.items()}
+        return {**super().get_config(), **settings, "initialization_ranges": ranges}
 
 
-def _checked_ranges(ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    for name, (low, high) in ranges.items():
-        registry.get("parameter", name, RANGES)
-        if low > high or (low < 0 and name in POSITIVE):
-            at_least = " and low >= 0" if name in POSITIVE else ""
-            raise ValueError(
-                f"the initialization range of {name} is ({low}, {high}), expected low <= high"
-                f"{at_least}"
-            )
-    return {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
-
-
-def _constant(values: np.ndarray) -> Any:
-    return lambda shape, dtype=None: ops.convert_to_tensor(values, dtype=dtype)
+def _initializer(initial: Uniform | np.ndarray) -> Any:
+    if isinstance(initial, Uniform):
+        return keras.initializers.RandomUniform(initial.low, initial.high)
+    return lambda shape, dtype=None: ops.convert_to_tensor(initial, dtype=dtype)

@@ -1,8 +1,7 @@
-"""The recurrence of an LTC: a time loop with a hand-written backward.
+"""The recurrence of an LTC: a time loop with a custom backward.
 
-Backward keeps the potentials after each step only. Going back, it takes the unfolds of a step once
-more and then reverses them one by one. Of one unfold, with conductance c and pull p of all synapses
-and the leak,
+Backward keeps the potentials after each step only. It computes the unfolds of a step again and then
+reverses them one by one. Of one unfold, with conductance c and pull p of all synapses and the leak,
 
     v' = v + dt (p - c v) / (cm + dt c)
 
@@ -11,7 +10,7 @@ the gradients are, with l = dv', q = 1 / (cm + dt c) and a = l dt q,
     dp = a,   dc = -a v',   dv = l - a c + (through the synapses),
     dcm = -a (p - c v) q,   ddt = l (p - c v) cm q q
 
-The sensory synapses are worked out in the loop too, though they could be before it: for all steps
+The sensory synapses are computed in the loop too, though they could be before it: for all steps
 at once they would not fit into the cache. The batch comes last throughout, see `synapses.py`.
 
 Axes: B batch, T steps, I inputs, N neurons.
@@ -22,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ncp_agents.keras.backward import not_again
+from ncp_agents.keras.backward import first_order
 from ncp_agents.keras.ltc_cell import LTCCell, Membrane, Unfold
 from ncp_agents.keras.ops import Tensor, ops, tree
 from ncp_agents.keras.recurrence import Arrays, time_loop
@@ -31,7 +30,7 @@ from ncp_agents.keras.recurrence import Arrays, time_loop
 def ltc_recurrence(cell: LTCCell, arrays: Arrays, unroll: bool) -> Tensor:
     """Potentials after each step, (T, N, B).
 
-    arrays: `v` (N, B), `x` (T, I, B) as the synapses see it, `dt` (T, 1, B) of one unfold, and
+    arrays: `v` (N, B), `x` (T, I, B) as the synapses read it, `dt` (T, 1, B) of one unfold, and
     `mask` (T, 1, B) of 1.0 where a step counts, if any.
     """
     membrane = tree.map_structure(ops.copy, cell.membrane())
@@ -45,7 +44,7 @@ def ltc_recurrence(cell: LTCCell, arrays: Arrays, unroll: bool) -> Tensor:
 
         def gradient(*received: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             dout = received[0] if upstream is None else upstream
-            return not_again(tree.flatten(_backward(cell, membrane, given, kept, dout, unroll)))
+            return first_order(tree.flatten(_backward(cell, membrane, given, kept, dout, unroll)))
 
         return states, gradient
 

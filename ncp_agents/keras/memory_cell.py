@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from ncp_agents.keras.inputs import input_size, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
@@ -15,34 +14,34 @@ from ncp_agents.keras.ops import Tensor, ops
 class MixedMemoryRNN(keras.layers.Layer):
     """One step of a cell behind a long short-term memory whose hidden state is the cell's own.
 
-        i, ig, fg, og = input_map(x) + recurrent_map(h)
-        c' = c * sigmoid(fg + forget_gate_bias) + tanh(i) * sigmoid(ig)
-        h' = rnn_cell(x, tanh(c') * sigmoid(og))
+        h', c' = memory(x, h, c),   output, h'' = rnn_cell(x, h')
+
+    with the memory of `ncp_agents.torch.memory_cell.MemoryCell`. Called on inputs (B, I), or the
+    pair of them and timespans (B,) or (B, 1) in steps, and the states [h, c], (B, N) each
+    → output (B, M), [h'', c'].
 
     Axes: B batch, I inputs, N neurons.
 
     Args:
         rnn_cell: the cell, with one state (B, N).
-        forget_gate_bias: as above.
+        forget_gate_bias: added to the forget gate before its sigmoid.
+        **kwargs: of `keras.layers.Layer`.
 
-    Source: Lechner & Hasani 2020, "Learning long-term dependencies in irregularly-sampled time
-    series", arXiv:2006.04418.
+    Raises:
+        ValueError: in a call, states other than a pair.
     """
 
     def __init__(self, rnn_cell: Any, forget_gate_bias: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rnn_cell = rnn_cell
         self.forget_gate_bias = forget_gate_bias
+        self.state_size = [rnn_cell.state_size] * 2
+        self.output_size = rnn_cell.output_size
 
-    @property
-    def state_size(self) -> list[int]:
-        return [self.rnn_cell.state_size] * 2
-
-    @property
-    def output_size(self) -> int:
-        return self.rnn_cell.output_size
-
-    def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
+    def build(  # pyright: ignore[reportIncompatibleMethodOverride]  # named after those of call
+        self, inputs_shape: Any, states_shape: Any = None
+    ) -> None:
+        """Make the weights for inputs of that shape."""
         if not self.rnn_cell.built:
             self.rnn_cell.build(inputs_shape)
         inputs, units = input_size(inputs_shape), self.rnn_cell.state_size
@@ -63,7 +62,7 @@ class MixedMemoryRNN(keras.layers.Layer):
         """input_map of x (…, I) → (…, 4 N)."""
         return ops.matmul(x, self.input_kernel) + self.input_bias
 
-    def remember(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    def memory_step(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """input_map(x) (B, 4 N), h and c (B, N) → what the cell gets for its state, and c'."""
         z = projected + ops.matmul(h, self.recurrent_kernel)
         i, input_gate, forget_gate, output_gate = ops.split(z, 4, axis=-1)
@@ -72,32 +71,17 @@ class MixedMemoryRNN(keras.layers.Layer):
         return ops.tanh(c) * ops.sigmoid(output_gate), c
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states h and c
-        (B, N) each → output, [h', c'].
-        """
+        """One step, see the class."""
         x, _ = split_timespans(inputs)
         if not isinstance(states, (list, tuple)) or len(states) != 2:
-            raise ValueError(
-                "Running a cell with mixed memory requires a pair (h, c) to be passed as states"
-            )
+            raise ValueError("a cell with mixed memory requires the pair (h, c) as states")
         h, c = states
-        h, c = self.remember(self.project(x), h, c)
+        h, c = self.memory_step(self.project(x), h, c)
         output, (h,) = self.rnn_cell(inputs, [h], training=training)
         return output, [h, c]
 
-    def torch_names(self) -> dict[str, Any]:
-        """The variables by their names in the torch port's state dict of the layer."""
-        return {
-            "lstm.input_map.weight": self.input_kernel,
-            "lstm.input_map.bias": self.input_bias,
-            "lstm.recurrent_map.weight": self.recurrent_kernel,
-        } | {f"rnn_cell.{name}": value for name, value in self.rnn_cell.torch_names().items()}
-
-    def torch_buffers(self) -> dict[str, np.ndarray]:
-        """What the torch port's state dict holds besides the variables."""
-        return {f"rnn_cell.{name}": value for name, value in self.rnn_cell.torch_buffers().items()}
-
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments as plain data."""
         return {
             **super().get_config(),
             "rnn_cell": keras.saving.serialize_keras_object(self.rnn_cell),
@@ -106,5 +90,6 @@ class MixedMemoryRNN(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MixedMemoryRNN:
+        """Make the cell that `get_config` described."""
         cell = keras.saving.deserialize_keras_object(config["rnn_cell"])
         return cls(**{**config, "rnn_cell": cell})

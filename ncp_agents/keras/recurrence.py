@@ -1,4 +1,4 @@
-"""The recurrence of one CfC layer: a time loop with a hand-written backward.
+"""The recurrence of one CfC layer: a time loop with a custom backward.
 
 Forward, step t, for a layer without backbone:
 
@@ -11,7 +11,7 @@ sequence are computed at once; the reverse loop carries only dh:
     dz[t]     = D[t] * dh[t]
     dh[t - 1] = dout[t - 1] + dz[t] @ R.T
 
-and every weight's gradient is one product over all steps. The layers of a backbone stand between
+and every weight's gradient is one product over all steps. The layers of a backbone are between
 u[t] + h[t - 1] @ R and the heads; each has a matrix product of its own in both loops.
 
 Axes: B batch, T steps, N neurons, D heads, U backbone units.
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from ncp_agents.keras.activations import Activation
-from ncp_agents.keras.backward import not_again
+from ncp_agents.keras.backward import first_order
 from ncp_agents.keras.inputs import split_sizes
 from ncp_agents.keras.ops import Tensor, ops, tree
 from ncp_agents.layers.checks import Mode
@@ -31,8 +31,8 @@ from ncp_agents.layers.checks import Mode
 Arrays = dict[str, Any]
 
 
-class Plan(NamedTuple):
-    """What the loop needs to know besides tensors."""
+class LoopOptions(NamedTuple):
+    """What the loop depends on besides tensors."""
 
     mode: Mode
     activation: Activation
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     unroll: bool
 
 
-def recurrence(plan: Plan, arrays: Arrays) -> Tensor:
+def recurrence(options: LoopOptions, arrays: Arrays) -> Tensor:
     """Every state of a layer, (T, B, N).
 
     arrays: `u` (T, B, U or D N), `h` (B, N), `recurrent` (N, U or D N); for each backbone layer k
@@ -58,14 +58,14 @@ def recurrence(plan: Plan, arrays: Arrays) -> Tensor:
     @ops.custom_gradient
     def run(*values: Tensor) -> tuple[Tensor, Callable[..., Any]]:
         given = dict(zip(names, values, strict=True))
-        states = _forward(plan, given)
+        states = _forward(options, given)
         # Not the output itself: in torch that would tie the graph to itself, never to be freed.
         kept = ops.stop_gradient(states)
 
         def gradient(*received: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             dout = received[0] if upstream is None else upstream
-            found = _backward(plan, given, kept, dout)
-            return not_again([found.get(name, ops.zeros_like(given[name])) for name in names])
+            found = _backward(options, given, kept, dout)
+            return first_order([found.get(name, ops.zeros_like(given[name])) for name in names])
 
         return states, gradient
 
@@ -80,8 +80,15 @@ def time_loop(
     reverse: bool = False,
     features: Literal[-1, -2] = -1,
 ) -> tuple[Any, Any]:
-    """step(carry, {name: x[t]}) → carry, y for each t, with x (T, …) alike but for the axis
-    `features`, and y shaped like carry → last carry, all y (T, …).
+    """Run step(carry, {name: x[t]}) → carry, y for each t; return the last carry and all y (T, …).
+
+    Args:
+        step: its y is shaped like its carry.
+        carry: the first one.
+        xs: arrays (T, …) of equal shapes except in the axis `features`.
+        unroll: whether the loop is unrolled.
+        reverse: whether t runs from the last to the first.
+        features: see `xs`.
     """
     if unroll:
         flipped = {name: ops.flip(x, axis=0) for name, x in xs.items()} if reverse else xs
@@ -102,38 +109,38 @@ def time_loop(
     return ops.scan(parted, carry, joined, reverse=reverse)
 
 
-def _forward(plan: Plan, given: Arrays) -> Tensor:
-    per_step = [f"keep_{k}" for k in range(plan.depth)] + ["u", "timespans", "mask"]
+def _forward(options: LoopOptions, given: Arrays) -> Tensor:
+    per_step = [f"keep_{k}" for k in range(options.depth)] + ["u", "timespans", "mask"]
 
     def step(h: Tensor, now: Arrays) -> tuple[Tensor, Tensor]:
-        z, _ = _heads(plan, given, now, now["u"] + ops.matmul(h, given["recurrent"]))
-        new = _mix(plan, given, z, now.get("timespans"))
+        z, _ = _heads(options, given, now, now["u"] + ops.matmul(h, given["recurrent"]))
+        new = _mix(options, given, z, now.get("timespans"))
         if "mask" in now:
             new = ops.where(now["mask"] > 0, new, h)
         return new, new
 
     xs = {name: given[name] for name in per_step if name in given}
-    return time_loop(step, given["h"], xs, plan.unroll)[1]
+    return time_loop(step, given["h"], xs, options.unroll)[1]
 
 
-def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays:
+def _backward(options: LoopOptions, given: Arrays, states: Tensor, dout: Tensor) -> Arrays:
     """The gradient of each array that has one."""
     units = states.shape[-1]
     mask, timespans = given.get("mask"), given.get("timespans")
     before = ops.concatenate([given["h"][None], states[:-1]], axis=0)
     first = given["u"] + ops.matmul(before, given["recurrent"])
-    z, hidden = _heads(plan, given, given, first)
-    local = _derivatives(plan, given, z, timespans)
+    z, hidden = _heads(options, given, given, first)
+    local = _derivatives(options, given, z, timespans)
     heads = local.shape[-1] // units
     if mask is not None:
         local = local * ops.concatenate([mask] * heads, axis=-1)
-    kernels = [given["recurrent"]] + [given[f"kernel_{k}"] for k in range(plan.depth)]
+    kernels = [given["recurrent"]] + [given[f"kernel_{k}"] for k in range(options.depth)]
     transposed = [ops.transpose(kernel) for kernel in kernels]
 
     def through(dh: Tensor, now: Arrays) -> list[Tensor]:
         """dh (…, N) → dz of each product, the heads' first."""
         dzs = [now["local"] * ops.concatenate([dh] * heads, axis=-1)]
-        for k in reversed(range(plan.depth)):
+        for k in reversed(range(options.depth)):
             dzs.append(ops.matmul(dzs[-1], transposed[k + 1]) * now[f"slope_{k}"])
         return dzs
 
@@ -147,7 +154,7 @@ def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays
     xs = {"local": local, "dout": dout} | {f"slope_{k}": s for k, (_, s) in enumerate(hidden)}
     if mask is not None:
         xs["mask"] = mask
-    dstate, dh = time_loop(step, ops.zeros_like(given["h"]), xs, plan.unroll, reverse=True)
+    dstate, dh = time_loop(step, ops.zeros_like(given["h"]), xs, options.unroll, reverse=True)
 
     dz_heads, *dz_hidden = through(dh, xs)
     dzs = [*reversed(dz_hidden), dz_heads]
@@ -157,7 +164,7 @@ def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays
         found[f"bias_{k}"] = ops.sum(dzs[k + 1], axis=(0, 1))
     if mask is not None:
         dh = dh * mask
-    if plan.mode == "pure":
+    if options.mode == "pure":
         decay, rate = _decay(given, z, timespans)
         of_rate = dh * given["A"] * decay * z
         found["A"] = ops.sum(dh * (1 - decay * z), axis=(0, 1))[None]
@@ -171,15 +178,16 @@ def _backward(plan: Plan, given: Arrays, states: Tensor, dout: Tensor) -> Arrays
 
 
 def _heads(
-    plan: Plan, given: Arrays, now: Arrays, z: Tensor
+    options: LoopOptions, given: Arrays, now: Arrays, z: Tensor
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """First product (…, U or D N) → the heads (…, D N), and for each backbone layer its activations
-    and their derivative.
+    """First product (…, U or D N) → the heads (…, D N) and the backbone's activations.
+
+    Each layer of the backbone has its activations and their derivative.
     """
     hidden = []
-    for k in range(plan.depth):
-        active = plan.activation.function(z)
-        slope = plan.activation.derivative(z, active)
+    for k in range(options.depth):
+        active = options.activation.function(z)
+        slope = options.activation.derivative(z, active)
         if f"keep_{k}" in now:
             active, slope = active * now[f"keep_{k}"], slope * now[f"keep_{k}"]
         hidden.append((active, slope))
@@ -202,23 +210,25 @@ def _decay(given: Arrays, f: Tensor, timespans: Tensor | None) -> tuple[Tensor, 
     return ops.exp(-rate if timespans is None else -timespans * rate), rate
 
 
-def _mix(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None) -> Tensor:
+def _mix(options: LoopOptions, given: Arrays, z: Tensor, timespans: Tensor | None) -> Tensor:
     """Heads (…, D N) → h (…, N)."""
-    if plan.mode == "pure":
+    if options.mode == "pure":
         decay, _ = _decay(given, z, timespans)
         return given["A"] - given["A"] * decay * z
     f1, f2, gate = _gated(z, timespans)
-    return f1 + gate * (f2 if plan.mode == "no_gate" else f2 - f1)
+    return f1 + gate * (f2 if options.mode == "no_gate" else f2 - f1)
 
 
-def _derivatives(plan: Plan, given: Arrays, z: Tensor, timespans: Tensor | None) -> Tensor:
-    """Dh / dz of each head, (…, D N)."""
-    if plan.mode == "pure":
+def _derivatives(
+    options: LoopOptions, given: Arrays, z: Tensor, timespans: Tensor | None
+) -> Tensor:
+    """dh / dz of each head, (…, D N)."""
+    if options.mode == "pure":
         decay, _ = _decay(given, z, timespans)
         size = ops.abs(z) if timespans is None else timespans * ops.abs(z)
         return -given["A"] * decay * (1 - size)
     f1, f2, gate = _gated(z, timespans)
-    no_gate = plan.mode == "no_gate"
+    no_gate = options.mode == "no_gate"
     first = 1 - f1 * f1
     if not no_gate:
         first = first * (1 - gate)

@@ -1,7 +1,7 @@
 """Whole sequences through a cell: what can be done for all steps at once is done before the loop.
 
 A CfC's input projection is one matrix product over all steps (`recurrence.py` holds the loop and
-its hand-written backward). The layers of a wired CfC feed forward within a step, so they run in
+its custom backward). The layers of a wired CfC feed forward within a step, so they run in
 skewed time: at wave k, layer 0 is at step k, layer 1 at step k - 1, layer 2 at step k - 2. All of
 them read only what wave k - 1 left, so one block matrix product advances every layer, and a circuit
 of L layers takes T + L - 1 waves. With mixed memory the whole state is mixed in every step, so
@@ -14,19 +14,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import keras
-
 from ncp_agents.keras.cfc_cell import CfCCell, absolute
 from ncp_agents.keras.ltc_cell import LTCCell
 from ncp_agents.keras.ltc_recurrence import ltc_recurrence
 from ncp_agents.keras.memory_cell import MixedMemoryRNN
 from ncp_agents.keras.ops import Tensor, ops
-from ncp_agents.keras.recurrence import Arrays, Plan, recurrence, time_loop
+from ncp_agents.keras.recurrence import Arrays, LoopOptions, recurrence, time_loop
 from ncp_agents.keras.wired_cfc_cell import WiredCfCCell
 
 
 class Sequence(NamedTuple):
-    """What goes through a layer."""
+    """The arguments of a layer's call, time-major."""
 
     x: Tensor
     """(T, B, I)"""
@@ -58,26 +56,33 @@ def scan_cfc(cell: CfCCell | WiredCfCCell, sequence: Sequence, h: Tensor) -> Ten
         "u": ops.matmul(x, first[:inputs]) + bias,
         "h": h,
         "recurrent": first[inputs:],
-        **{name: ops.repeat(v, cell.units, axis=-1) for name, v in sequence.arrays().items()},
+        **{name: ops.repeat(v, cell.spec.units, axis=-1) for name, v in sequence.arrays().items()},
     }
     for k, (kernel, bias) in enumerate(following):
         arrays |= {f"kernel_{k}": kernel, f"bias_{k}": bias}
-        if sequence.training and cell.backbone_dropout:
-            ones = ops.ones((*ops.shape(x)[:2], cell.backbone_units), dtype=x.dtype)
-            arrays[f"keep_{k}"] = keras.random.dropout(
-                ones, cell.backbone_dropout, seed=cell.seed_generator
-            )
-    if cell.mode == "pure":
+    arrays |= _dropout(cell, sequence)
+    if cell.spec.mode == "pure":
         arrays |= {"w_tau": absolute(cell.w_tau), "A": ops.copy(cell.A)}
-    return recurrence(Plan(cell.mode, cell.activation, len(following), sequence.unroll), arrays)
+    return recurrence(
+        LoopOptions(cell.spec.mode, cell.activation, len(following), sequence.unroll), arrays
+    )
+
+
+def _dropout(cell: Any, sequence: Sequence) -> Arrays:
+    """Dropout masks `keep_<k>` (T, B, U) of each backbone layer, in training."""
+    if not (sequence.training and isinstance(cell, CfCCell)):
+        return {}
+    masks = cell.dropout_masks(ops.shape(sequence.x)[:2], sequence.x.dtype)
+    return {f"keep_{k}": mask for k, mask in enumerate(masks)}
 
 
 def _heads(cell: CfCCell, timespans_vary: bool) -> list[tuple[Tensor, Tensor]]:
-    """Kernel and bias of each head of the recurrence. With timespans of 1, time_a and time_b are
-    one.
+    """Kernel and bias of each head of the recurrence.
+
+    With timespans of 1, time_a and time_b are one head.
     """
     heads = list(cell.masked_heads().values())
-    if cell.mode == "pure":
+    if cell.spec.mode == "pure":
         return heads
     *values, (a, a_bias), (b, b_bias) = heads
     if timespans_vary:
@@ -116,19 +121,17 @@ def _scan_wired(cell: WiredCfCCell, sequence: Sequence, h: Tensor) -> Tensor:
         # Before its first step and after its last a layer waits.
         mask = ops.ones_like(x[..., :1]) if sequence.mask is None else sequence.mask
         arrays["mask"] = _skew(mask, sizes)
-    if cell.mode == "pure":
+    if cell.spec.mode == "pure":
         arrays["w_tau"] = ops.concatenate([absolute(c.w_tau) for c in cell.cells], axis=1)
         arrays["A"] = ops.concatenate([c.A for c in cell.cells], axis=1)
-    plan = Plan(cell.mode, cell.cells[0].activation, 0, sequence.unroll)
-    states = cell.split(recurrence(plan, arrays))
+    options = LoopOptions(cell.spec.mode, cell.cells[0].activation, 0, sequence.unroll)
+    states = cell.split(recurrence(options, arrays))
     waves = [part[i : i - late or None] for i, part in enumerate(states)]
     return ops.concatenate(waves, axis=-1)
 
 
 def _skew(values: Tensor, sizes: list[int]) -> Tensor:
-    """(T, B, 1) → (T + L - 1, B, N): for the neurons of layer i those of i steps before, 0 where
-    there are none.
-    """
+    """(T, B, 1) → (T + L - 1, B, N), layer i delayed by i steps, with 0 where there are none."""
     late = len(sizes) - 1
     parts = [
         ops.repeat(ops.pad(values, ((i, late - i), (0, 0), (0, 0))), size, axis=-1)
@@ -152,22 +155,20 @@ def scan_mixed_memory(
     cell: MixedMemoryRNN, sequence: Sequence, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor]:
     """States of the neurons and of the memory, (T, B, N) each."""
+    inner, dropout = cell.rnn_cell, _dropout(cell.rnn_cell, sequence)  # sampled before the loop
 
     def step(state: tuple[Tensor, Tensor], now: Arrays) -> tuple[Any, Any]:
-        h, c = cell.remember(now["projected"], *state)
-        inputs = (now["x"], now["timespans"]) if "timespans" in now else now["x"]
-        _, (h,) = cell.rnn_cell(inputs, [h], training=sequence.training)
+        h, c = cell.memory_step(now["projected"], *state)
+        if dropout:
+            h = inner.step(now["x"], h, now.get("timespans"), [now[name] for name in dropout])
+        else:
+            inputs = (now["x"], now["timespans"]) if "timespans" in now else now["x"]
+            _, (h,) = inner(inputs, [h])
         if "mask" in now:
             h, c = (
                 ops.where(now["mask"] > 0, new, old) for new, old in zip((h, c), state, strict=True)
             )
         return (h, c), (h, c)
 
-    xs = {"x": sequence.x, "projected": cell.project(sequence.x), **sequence.arrays()}
-    drops = isinstance(cell.rnn_cell, CfCCell) and sequence.training
-    if drops:  # before the loop; in the loop JAX cannot
-        cell.rnn_cell.get_dropout_mask(sequence.x[0])
-    states = time_loop(step, (h, c), xs, sequence.unroll)[1]
-    if drops:
-        cell.rnn_cell.reset_dropout_mask()
-    return states
+    xs = {"x": sequence.x, "projected": cell.project(sequence.x), **sequence.arrays(), **dropout}
+    return time_loop(step, (h, c), xs, sequence.unroll)[1]

@@ -1,8 +1,8 @@
 """Which synapses exist, and what they add up to: the sums of an LTC, and their gradients.
 
-Synapses are listed by target, (R, K): R targets that receive any, K the most that one receives;
-shorter lists are filled up with synapses of weight 0. A second list, by source, turns the sum over
-a source's synapses, which the gradient needs, into a look-up as well: no scattered addition.
+Synapses are listed by target, (R, K): R targets that receive any, K the largest number that one
+receives; shorter lists are filled up with synapses of weight 0. A second list, by source, turns the
+sum over a source's synapses, which the gradient needs, into a look-up as well.
 
 The batch comes last, so that a look-up moves whole rows.
 
@@ -76,8 +76,14 @@ class Synapses:
     def gradient(
         self, strengths: Strengths, at: Tensor, act: Tensor, dconductance: Tensor, dpull: Tensor
     ) -> tuple[Tensor, Strengths]:
-        """From `activity` and the gradients (N, B) of `sums` → those of v (sources, B) and of the
-        strengths.
+        """Gradients of v (sources, B) and of the strengths.
+
+        Args:
+            strengths: as in the forward.
+            at: from `activity`.
+            act: from `activity`.
+            dconductance: gradient (N, B) of the conductance of `sums`.
+            dpull: gradient (N, B) of the pull of `sums`.
         """
         weights = ops.concatenate([strengths.weight, strengths.pull], axis=-1)
         dsums = ops.take(ops.stack([dconductance, dpull], axis=1), self.targets, axis=0)

@@ -5,40 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from ncp_agents.keras.cfc_cell import CfCCell
 from ncp_agents.keras.inputs import single_state, split_sizes, split_timespans
 from ncp_agents.keras.ops import Tensor, ops
 from ncp_agents.keras.wired_cell import WiredCell
-from ncp_agents.layers.checks import Mode, check_outputs
+from ncp_agents.layers.checks import Mode
+from ncp_agents.layers.spec import WiredCfCSpec
 from ncp_agents.wirings import Wiring
 
 
 @keras.saving.register_keras_serializable(package="ncp_agents")
 class WiredCfCCell(WiredCell):
-    """One step of CfC neurons on a wiring.
+    """One step of CfC neurons on a wiring: a chain of sparse CfC layers.
 
-    The layers of the wiring (inter, command, motor for an NCP) follow one another within a step:
-    each reads the layer before it through the synapses of the wiring, and its own previous state
-    through recurrent weights.
-
-    Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
+    The circuit and the arguments are those of `ncp_agents.torch.WiredCfCCell`, and besides
 
     Args:
-        wiring: built for I inputs with the cell if it was not yet.
-        fully_recurrent: whether every neuron of a layer sees every other, or only those from which
-            the wiring has a synapse.
+        wiring: built with the cell if it was not yet.
+        fully_recurrent: whether each neuron of a layer reads the whole layer, or only those from
+            which the wiring has a synapse.
         mode: as in `CfCCell`.
-        activation: "lecun_tanh"; a wired cell has no backbone for another to act on.
+        activation: ignored, since there is no backbone; the argument is ncps's.
         mask_time_gates: whether the time gates are as sparse as the other heads.
+        **kwargs: of `keras.layers.Layer`.
 
-    Raises:
-        ValueError: a wiring that was built for another size, an unknown mode, another activation.
-
-    The state (B, N) holds the layers in order, first to last: [inter, command, motor].
-
-    Source: Lechner et al. 2020, "Neural circuit policies enabling auditable autonomy".
+    Called on inputs (B, I), or the pair of them and timespans (B,) or (B, 1) in steps, and a state
+    (B, N) or [(B, N)] → output (B, M), [(B, N)].
     """
 
     def __init__(
@@ -52,40 +45,29 @@ class WiredCfCCell(WiredCell):
         **kwargs: Any,
     ) -> None:
         super().__init__(wiring, **kwargs)
-        if activation != "lecun_tanh":
-            raise ValueError(
-                f"activation={activation!r} does not go with a wiring: it has no backbone"
-            )
-        check_outputs(self.output_size, len(wiring.layers[-1]))
-        self.fully_recurrent = fully_recurrent
-        self.mode: Mode = mode
-        self.mask_time_gates = mask_time_gates
-        self.layer_sizes = [len(neurons) for neurons in self.wiring.layers]
+        self.spec = WiredCfCSpec(wiring, mode, mask_time_gates, fully_recurrent)
+        self.layer_sizes = self.spec.layer_sizes
         self.cells: list[CfCCell] = []
 
-    def build(self, inputs_shape: Any, states_shape: Any = None) -> None:
+    def build(  # pyright: ignore[reportIncompatibleMethodOverride]  # named after those of call
+        self, inputs_shape: Any, states_shape: Any = None
+    ) -> None:
+        """Make the layers' cells for inputs of that shape."""
         sources = self.build_wiring(inputs_shape)
-        layers, adjacency = self.wiring.layers, self.wiring.adjacency_matrix
-        feeding = self.wiring.sensory_erev_initializer()[:, layers[0]]
-        for k, neurons in enumerate(layers):
-            recurrent = adjacency[np.ix_(neurons, neurons)]
+        for k, layer in enumerate(self.spec.cells()):
             cell = CfCCell(
-                len(neurons),
-                self.mode,
+                layer.units,
+                layer.mode,
                 backbone_units=0,
                 backbone_dropout=0.0,
-                sparsity_mask=np.concatenate(
-                    [feeding, np.ones_like(recurrent) if self.fully_recurrent else recurrent]
-                ),
-                mask_time_gates=self.mask_time_gates,
+                sparsity_mask=layer.sparsity_mask,
+                mask_time_gates=layer.mask_time_gates,
                 dtype=self.dtype_policy,
                 name=f"layer_{k}",
             )
             cell.build((None, sources))
             self.cells.append(cell)
-            sources = len(neurons)
-            if k + 1 < len(layers):
-                feeding = adjacency[np.ix_(neurons, layers[k + 1])]
+            sources = layer.units
         self.built = True
 
     def split(self, h: Tensor) -> list[Tensor]:
@@ -93,9 +75,7 @@ class WiredCfCCell(WiredCell):
         return split_sizes(h, self.layer_sizes)
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """inputs (B, I), or the pair of it and timespans (B,) or (B, 1) in steps; states (B, N) or
-        [(B, N)] → output (B, M), new states [(B, N)].
-        """
+        """One step, see the class."""
         x, timespan = split_timespans(inputs)
         new = []
         for cell, h in zip(self.cells, self.split(single_state(states)), strict=True):
@@ -105,29 +85,10 @@ class WiredCfCCell(WiredCell):
         return self.read_out(state), [state]
 
     def read_out(self, states: Tensor) -> Tensor:
-        """The motor neurons (…, M) of the state (…, N): first in the last layer."""
-        start = sum(self.layer_sizes[:-1])
-        return states[..., start : start + self.output_size]
-
-    def torch_names(self) -> dict[str, Any]:
-        """The variables by their names in the torch port's state dict."""
-        return self._by_layer(CfCCell.torch_names)
-
-    def torch_buffers(self) -> dict[str, np.ndarray]:
-        """What the torch port's state dict holds besides the variables."""
-        return self._by_layer(CfCCell.torch_buffers)
-
-    def _by_layer(self, named: Any) -> dict[str, Any]:
-        return {
-            f"layer_{k}.{name}": value
-            for k, cell in enumerate(self.cells)
-            for name, value in named(cell).items()
-        }
+        """The motor neurons (…, M) of the state (…, N)."""
+        return states[..., self.spec.output_slice]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "fully_recurrent": self.fully_recurrent,
-            "mode": self.mode,
-            "mask_time_gates": self.mask_time_gates,
-        }
+        """Return the arguments as plain data."""
+        names = ("fully_recurrent", "mode", "mask_time_gates")
+        return {**super().get_config(), **{name: getattr(self.spec, name) for name in names}}

@@ -1,1 +1,1 @@
-"""What the ports of the layers share: the equations, the checks and the specification."""
+"""What every port of the layers shares: specification, checks, reference equations, weights."""

@@ -1,4 +1,4 @@
-"""One step of each neuron model in NumPy float64: the oracle that every port is compared with.
+"""One step of each neuron model in NumPy float64: the reference that every port is compared with.
 
 Axes: B batch, I inputs, N neurons, M motor neurons. Matrices of a layer are (targets, sources), as
 in a torch state dict; masks and LTC synapses are (sources, targets), as in a wiring. Slow and plain
@@ -20,6 +20,7 @@ Weights = Mapping[str, Any]
 
 
 def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x))."""
     return 0.5 * (1.0 + np.tanh(0.5 * x))  # the tanh form does not overflow
 
 
@@ -97,13 +98,16 @@ def wired_cfc_step(
 ) -> tuple[Array, Array]:
     """One step of a CfC on a wiring: one masked CfC a layer, each fed by the new state before it.
 
-    Synapses into a layer limit its ff1 and ff2; inside a layer every neuron sees every other.
+    Synapses into a layer limit its ff1 and ff2; inside a layer every neuron reads every other.
 
     Args:
         x: (B, I).
         h: (B, N), the layers' states side by side, first layer first.
         weights: keys of layer k begin with `layer_<k>.`.
         wiring: built for I inputs.
+        mode: as in `cfc_step`.
+        timespan: as in `cfc_step`.
+        mask_time_gates: as in `cfc_step`.
 
     Returns:
         Output (B, M): of a wiring with one layer its first M neurons, else its last layer.
@@ -178,7 +182,9 @@ def ltc_step(
         params: `cm`, `gleak`, `vleak` (N,); `w`, `mu`, `sigma`, `erev`, `sparsity_mask` (N, N); the
             same with `sensory_` (I, N); `input_w`, `input_b` (I,) if the inputs are mapped. Those
             that must be positive (cm, gleak, w) are so already.
+        ode_unfolds: steps of the solver.
         timespan: in steps, a float or one a row.
+        epsilon: added to the conductance.
 
     Returns:
         v' (B, N). `ltc_output` reads the motor neurons from it.

@@ -1,6 +1,6 @@
 """Keras 3 with our layers among its own: `layers`, `models`, `activations`, `backend`.
 
-Where nobody chose a backend and TensorFlow is not installed, Keras gets torch.
+Where KERAS_BACKEND is not set and TensorFlow is not installed, Keras runs on torch.
 """
 
 from ncp_agents.keras.backend import BACKEND  # noqa: F401  # first: it imports Keras

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import mlx.core as mx
 import numpy as np
@@ -12,10 +12,11 @@ from mlx import nn
 from mlx.nn.init import orthogonal
 
 from ncp_agents import registry
-from ncp_agents.layers.checks import Init, Mode, check_cfc, check_mask, check_step, renamed
+from ncp_agents.layers.checks import Init, Mode, check_step
+from ncp_agents.layers.spec import CfCSpec
 from ncp_agents.mlx.activations import ACTIVATIONS
 from ncp_agents.mlx.heads import head
-from ncp_agents.mlx.masks import freeze_masks
+from ncp_agents.mlx.masks import MASKS, Masked
 from ncp_agents.validation import check_integer
 
 
@@ -46,7 +47,7 @@ class FusedCfC(NamedTuple):
     """|w_tau| and A, (1, N) each, in pure mode."""
 
     def project(self, x: mx.array) -> mx.array:
-        """x (…, I) → what the inputs add to the first map (…, U)."""
+        """x (…, I) → the inputs' part of the first map (…, U)."""
         return mx.addmm(self.bias, x, self.from_inputs)
 
     def step(self, projected: mx.array, h: mx.array, timespan: float | mx.array) -> mx.array:
@@ -71,60 +72,39 @@ class FusedCfC(NamedTuple):
 
 @partial(mx.compile, shapeless=True)
 def interpolate(f1: mx.array, f2: mx.array, time: mx.array) -> mx.array:
-    """H' of mode "default"."""
+    """Return h' of mode "default"."""
     f1 = mx.tanh(f1)
     return f1 + mx.sigmoid(time) * (mx.tanh(f2) - f1)
 
 
 @partial(mx.compile, shapeless=True)
 def add_gated(f1: mx.array, f2: mx.array, time: mx.array) -> mx.array:
-    """H' of mode "no_gate"."""
+    """Return h' of mode "no_gate"."""
     return mx.tanh(f1) + mx.sigmoid(time) * mx.tanh(f2)
 
 
 @partial(mx.compile, shapeless=True)
 def decay(f: mx.array, timespan: mx.array, rate: mx.array, amplitude: mx.array) -> mx.array:
-    """H' of mode "pure"."""
+    """Return h' of mode "pure"."""
     return amplitude - amplitude * mx.exp(-timespan * (rate + mx.abs(f))) * f
 
 
-class CfCCell(nn.Module):
+class CfCCell(Masked):
     """One step of a closed-form continuous-time (CfC) neuron layer.
 
-        z  = backbone([x, h])
-        g  = sigmoid(time_a(z) * dt + time_b(z))
-        h' = (1 - g) * tanh(ff1(z)) + g * tanh(ff2(z))
-
-    Axes: B batch, I inputs, N neurons.
-
-    Args:
-        input_size: I.
-        units: N; `hidden_size` is accepted as its older name.
-        mode: "default" (above), "no_gate" (without the factor 1 - g), or
-            "pure" (h' = A - A * exp(-dt * (|w_tau| + |ff1(z)|)) * ff1(z)).
-        activation: of the backbone: "lecun_tanh", "tanh", "relu", "silu" or "gelu";
-            `backbone_activation` is accepted as its older name.
-        backbone_units: width of each backbone layer; 0 means no backbone.
-        backbone_layers: number of backbone layers; 0 means no backbone.
-        backbone_dropout: probability with which a backbone activation is dropped in training.
-        sparsity_mask: (I + N, N) of zeros and non-zeros, row = source, column = target, or None.
-            Limits ff1 and ff2; needs backbone_units=0.
-        mask_time_gates: whether the mask limits time_a and time_b as well.
-        init: "xavier" as in ncps, or "balanced" (`balance`), which keeps the signal of sparse
-            layers at full size.
-
-    Raises:
-        ValueError: unknown mode or activation, a size below 1, a dropout outside [0, 1), a mask of
-            another shape, or a mask together with a backbone.
-
-    Source: Hasani et al. 2022, Nature Machine Intelligence, "Closed-form continuous-time neural
-    networks", arXiv:2106.13898.
+    The equation and the arguments are those of `ncp_agents.torch.CfCCell`. Called on x (B, I),
+    h (B, N) and a timespan, in steps → output and state (B, N).
     """
+
+    ff1: Any
+    sparsity_mask: mx.array
+    w_tau: mx.array  # (1, N), in pure mode
+    A: mx.array  # (1, N), in pure mode
 
     def __init__(
         self,
         input_size: int,
-        units: int | None = None,
+        units: int,
         mode: Mode = "default",
         activation: str = "lecun_tanh",
         backbone_units: int = 128,
@@ -134,133 +114,98 @@ class CfCCell(nn.Module):
         *,
         mask_time_gates: bool = False,
         init: Init = "xavier",
-        hidden_size: int | None = None,
-        backbone_activation: str | None = None,
     ) -> None:
         super().__init__()
-        input_size = check_integer("input_size", input_size, 1)
-        units = check_integer("units", renamed("units", units, "hidden_size", hidden_size), 1)
-        backbone_units, self.backbone_layers = check_cfc(
-            mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
+        self.spec = spec = CfCSpec(
+            units,
+            mode,
+            activation,
+            backbone_units,
+            backbone_layers,
+            backbone_dropout,
+            None if sparsity_mask is None else np.array(sparsity_mask),
+            mask_time_gates,
         )
-        self.input_size = input_size
-        self.hidden_size = units
-        self.mode: Mode = mode
-        self.activation_name = renamed(
-            "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
-        )
-        registry.get("activation", self.activation_name, ACTIVATIONS)
-        self.backbone_dropout = backbone_dropout
-        self.mask_time_gates = mask_time_gates
-
-        if sparsity_mask is not None:
-            self.sparsity_mask = self._checked_mask(sparsity_mask)
-            freeze_masks(self)
-
-        # The layers keep the places of ncps's nn.Sequential, whose names count what stands between:
-        # linear, activation, then linear, activation[, dropout] for each further layer.
-        between = [nn.Identity()] * (2 if backbone_dropout > 0 else 1)
-        width = input_size + units
-        if self.backbone_layers:
-            self.backbone: list[nn.Module] = []
-        for layer in range(self.backbone_layers):
-            if layer:
-                self.backbone += between if layer > 1 else between[:1]
-            self.backbone.append(head(width, backbone_units))
-            width = backbone_units
-
-        self.ff1 = head(width, units)
+        self.input_size = input_size = check_integer("input_size", input_size, 1)
+        self.state_size = self.output_size = units = spec.units
+        self.output_slice, self.wiring = slice(0, units), None
+        *widths, width = spec.widths(input_size)
+        for name, mask in spec.masks().items():
+            self[name] = mx.array(mask)
+        self.freeze(keys=MASKS)
+        if spec.backbone:  # a list whose gaps are the activations and dropout of ncps
+            self.backbone: list[Any] = [nn.Identity() for _ in range(int(spec.backbone[-1]) + 1)]
+            for place, sources in zip(spec.backbone, widths, strict=True):
+                self.backbone[int(place)] = head(sources, spec.backbone_units)
+        for name in spec.heads:
+            self[name] = head(width, units)
         if mode == "pure":
             self.w_tau = mx.zeros((1, units))
             self.A = mx.ones((1, units))
-        else:
-            self.ff2 = head(width, units)
-            self.time_a = head(width, units)
-            self.time_b = head(width, units)
         if registry.get("init", init, get_args(Init)) == "balanced":
             self.balance()
 
     def balance(self) -> None:
-        """Initialise the heads anew by the synapses that exist, for layers that follow one another.
+        """Initialise the heads again as `CfCSpec.balanced` says, for layers in a chain."""
+        shape = (self.state_size, self.input_size)
+        for name, scale in self.spec.balanced(self.input_size).items():
+            inputs = mx.array(scale) * mx.random.normal(shape)
+            recurrent = orthogonal()(mx.zeros((self.state_size, self.state_size)))
+            self[name].weight = mx.concatenate([inputs, recurrent], 1)
+            self[name].bias = mx.zeros(self.state_size)
 
-        Each neuron's input weights get variance gain^2 / (its number of synapses), gain 2 for ff1
-        and ff2, which makes up for the mean of two tanh, and 1 for the gates; recurrent weights
-        are orthogonal and biases zero.
-        """
-        if self.backbone_layers:
-            raise ValueError("init 'balanced' needs a cell without a backbone; use 'xavier'")
-        inputs, units = self.input_size, self.hidden_size
-        synapses = mx.full((units, 1), float(inputs))
-        if "sparsity_mask" in self:
-            synapses = mx.maximum(self.sparsity_mask[:, :inputs].sum(1, keepdims=True), 1.0)
-        for name in self._head_names:
-            gate = name.startswith("time")
-            sources = float(inputs) if gate and not self.mask_time_gates else synapses
-            scale = (1.0 if gate else 2.0) * mx.rsqrt(mx.array(sources))
-            recurrent = orthogonal()(mx.zeros((units, units)))
-            drawn = [scale * mx.random.normal((units, inputs)), recurrent]
-            self[name].weight = mx.concatenate(drawn, 1)
-            self[name].bias = mx.zeros(units)
+    @property
+    def any_parameter(self) -> mx.array:
+        """One parameter; all have its dtype."""
+        return self.ff1.bias
 
     def fuse(self, timespan: float | None) -> FusedCfC:
-        """The weights as steps read them; `timespan` is the constant one, None if it varies."""
+        """Return the weights as steps read them, for one constant timespan or None for several."""
+        spec, maps = self.spec, [self.backbone[int(place)] for place in self.spec.backbone]
         weights, biases = map(list, zip(*self._heads(timespan), strict=True))
-        maps = [(layer.weight, layer.bias) for layer in self._backbone()]
-        maps.append((mx.concatenate(weights), mx.concatenate(biases)))
+        linears = [(linear.weight, linear.bias) for linear in maps]
+        linears.append((mx.concatenate(weights), mx.concatenate(biases)))
         # Contiguous, since the CPU's matrix products are twice as fast so.
-        (first, bias), *following = [(mx.contiguous(weight.T), bias) for weight, bias in maps]
+        (first, bias), *following = [(mx.contiguous(weight.T), bias) for weight, bias in linears]
         pure = ()
-        if self.mode == "pure":  # the slope at 0 is +1, so that a w_tau that starts at 0 can move
+        if spec.mode == "pure":  # the slope at 0 is +1, so that a w_tau that starts at 0 can move
             pure = (mx.where(self.w_tau < 0, -self.w_tau, self.w_tau), self.A)
         return FusedCfC(
-            mode=self.mode,
+            mode=spec.mode,
             from_inputs=first[: self.input_size],
             recurrent=first[self.input_size :],
             bias=bias,
             following=following,
-            activation=ACTIVATIONS[self.activation_name],
-            dropout=self.backbone_dropout if self.training else 0.0,
+            activation=ACTIVATIONS[spec.activation],
+            dropout=spec.backbone_dropout if self.training else 0.0,
             pure=pure,
         )
 
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output and state (B, N).
-
-        Raises:
-            ValueError: another shape.
-        """
-        timespan = check_step(x, h, timespan, self.input_size, self.hidden_size)
-        if isinstance(timespan, mx.array):
-            timespan = timespan.astype(x.dtype)
-        fused = self.fuse(None if isinstance(timespan, mx.array) else timespan)
-        h = fused.step(fused.project(x), h, timespan)
+        """One step, see the class; timespan is a float, (B,) or (B, 1)."""
+        h = one_step(self, x, h, timespan)
         return h, h
 
-    @property
-    def _head_names(self) -> tuple[str, ...]:
-        return ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b")
-
-    def _heads(self, timespan: float | None) -> Iterator[tuple[mx.array, mx.array]]:
+    def _heads(self, timespan: float | None) -> list[tuple[mx.array, mx.array]]:
         """Weight (N, sources) and bias (N,) of each head of `FusedCfC`."""
         heads = []
-        for name in self._head_names:
-            weight, bias = self[name].weight, self[name].bias
-            if "sparsity_mask" in self and (self.mask_time_gates or name.startswith("ff")):
-                weight = weight * self.sparsity_mask
-            heads.append((weight, bias))
-        if len(heads) > 1 and timespan is not None:
-            *ff, a, b = heads
-            heads = [*ff, tuple(p * timespan + q for p, q in zip(a, b, strict=True))]
-        yield from heads
+        for name in self.spec.heads:
+            weight = self[name].weight
+            if self.spec.is_masked(name):
+                weight = mx.where(self.sparsity_mask != 0, weight, 0.0)
+            heads.append((weight, self[name].bias))
+        if len(heads) == 1 or timespan is None:
+            return heads
+        *ff, a, b = heads
+        return [*ff, (a[0] * timespan + b[0], a[1] * timespan + b[1])]
 
-    def _backbone(self) -> Iterator[nn.Linear]:
-        for layer in self.get("backbone", []):
-            if isinstance(layer, nn.Linear):
-                yield layer
 
-    def _checked_mask(self, mask: np.ndarray | mx.array) -> mx.array:
-        """(I + N, N) of any sign → (N, I + N) of 0.0 and 1.0."""
-        exists = check_mask(mask, self.input_size, self.hidden_size)
-        return mx.array(exists.T.astype(np.float32))
+def one_step(cell: Any, x: mx.array, h: mx.array, timespan: float | mx.array) -> mx.array:
+    """One step of any cell by its fused weights: x (B, I), h (B, N) → h' (B, N)."""
+    timespan = check_step(x, h, timespan, cell.input_size, cell.state_size)
+    if isinstance(timespan, mx.array):
+        timespan = timespan.astype(x.dtype)
+    fused = cell.fuse(None if isinstance(timespan, mx.array) else timespan)
+    return fused.step(fused.project(x), h, timespan)

@@ -5,34 +5,17 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ncp_agents.layers.checks import IOMapping
+from ncp_agents.layers.spec import ltc_wiring
 from ncp_agents.mlx.ltc_cell import LTCCell
 from ncp_agents.mlx.sequence_layer import SequenceLayer
-from ncp_agents.wirings import FullyConnected, Wiring
-from ncp_agents.wirings.base import number_of_neurons
+from ncp_agents.wirings import Wiring
 
 
 class LTC(SequenceLayer):
     """A recurrent layer of liquid time-constant neurons on a wiring.
 
-    Axes: B batch, T steps, I inputs, N neurons, M outputs (motor neurons).
-
-    Args:
-        input_size: I.
-        units: a `Wiring`, or N for `FullyConnected(N)`.
-        return_sequences: whether the output has all steps or only the last.
-        batch_first: whether inputs are (B, T, I) or (T, B, I).
-        mixed_memory: whether a memory cell (`MemoryCell`) precedes the neurons in each step.
-        input_mapping, output_mapping, ode_unfolds, epsilon, implicit_param_constraints: see
-            `LTCCell`.
-
-    Its cost grows with the synapses that exist, not with N squared.
-
-    Raises:
-        ValueError: a size below 1, a wiring that was built for another size, and what `LTCCell`
-            refuses.
-
-    Source: Hasani et al. 2021, "Liquid time-constant networks", AAAI, arXiv:2006.04439; resets
-    inside the sequence and timespans a row are additions.
+    The arguments are those of `ncp_agents.torch.LTC`. Called on x (B, T, I), a state (B, N) or the
+    pair of two with mixed memory, timespans and resets (B, T) → outputs (B, T, M) and state.
     """
 
     rnn_cell: LTCCell
@@ -51,7 +34,7 @@ class LTC(SequenceLayer):
         implicit_param_constraints: bool = True,
     ) -> None:
         cell = LTCCell(
-            units if isinstance(units, Wiring) else FullyConnected(number_of_neurons(units)),
+            ltc_wiring(units),
             input_size,
             input_mapping,
             output_mapping,
@@ -59,13 +42,9 @@ class LTC(SequenceLayer):
             epsilon,
             implicit_param_constraints,
         )
-        neurons = cell.state_size
-        super().__init__(cell, input_size, neurons, return_sequences, batch_first, mixed_memory)
-        self.output_size = cell.motor_size
-
-    @property
-    def wiring(self) -> Wiring:
-        return self.rnn_cell.wiring
+        super().__init__(cell, input_size, return_sequences, batch_first, mixed_memory)
+        self.output_size = cell.output_size
 
     def read_out(self, states: mx.array) -> mx.array:
+        """The neurons' states (…, N) → outputs (…, M)."""
         return self.rnn_cell.map_outputs(states)

@@ -10,9 +10,10 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ncp_agents.layers.checks import IOMapping, check_ltc, check_step
-from ncp_agents.mlx.masks import MASKS, freeze_masks
-from ncp_agents.mlx.wired_cell import WiredCell
+from ncp_agents.layers.checks import IOMapping
+from ncp_agents.layers.spec import POSITIVE, LTCSpec, Uniform, Wired, build_wiring
+from ncp_agents.mlx.cfc_cell import one_step
+from ncp_agents.mlx.masks import MASKS, Masked
 from ncp_agents.wirings import Wiring
 
 
@@ -23,7 +24,7 @@ class Layout:
     Gathering whole rows of a state whose batch comes last, and adding up along the columns, is
     several times as fast as a scatter to the targets, or a matrix product.
 
-    Axes: N neurons, R of them receiving, K synapses of the neuron that has most.
+    Axes: N neurons, R of them receiving, K synapses of the neuron with the largest number.
     """
 
     source: mx.array
@@ -42,8 +43,8 @@ class Layout:
         receiving = np.flatnonzero(exists.any(0))
         column = np.full(matrix.shape[1], len(receiving))
         column[receiving] = np.arange(len(receiving))
-        most = exists.sum(0).max()
-        source = np.argsort(~exists[:, receiving], axis=0, kind="stable")[:most]
+        longest = exists.sum(0).max()
+        source = np.argsort(~exists[:, receiving], axis=0, kind="stable")[:longest]
         return cls(
             source=mx.array(source),
             flat=mx.array(source * matrix.shape[1] + receiving),
@@ -80,6 +81,7 @@ class Synapses(NamedTuple):
 def activate(
     v: mx.array, slope: mx.array, offset: mx.array, weight: mx.array, pull: mx.array
 ) -> tuple[mx.array, mx.array]:
+    """Return what the synapses add to conductance and pull."""
     act = mx.sigmoid(v * slope - offset)
     return act * weight, act * pull
 
@@ -125,36 +127,20 @@ class Membrane(NamedTuple):
         return v.T
 
 
-class LTCCell(WiredCell):
+class LTCCell(Wired, Masked):
     """One step of a liquid time-constant (LTC) neuron layer.
 
-        cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
-
-    over the synapses s into a neuron, by `ode_unfolds` steps of semi-implicit Euler
-    (`ncp_agents.layers.reference.ltc_step`).
-
-    Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
-
-    Args:
-        wiring: built for I inputs here if it was not yet.
-        in_features: I, or None where the wiring is built already.
-        input_mapping: of the inputs: "affine" (x * input_w + input_b), "linear" (x * input_w) or
-            None.
-        output_mapping: of the motor neurons, in the same way.
-        ode_unfolds: steps of the solver in one step of the cell.
-        epsilon: added to the conductance, so that nothing is divided by 0.
-        implicit_param_constraints: True takes cm, gleak and w through a softplus, so that they stay
-            positive; with False `apply_weight_constraints` clips them, after each optimiser step.
-
-    The state (B, N) holds the neurons as the wiring numbers them, motor neurons first: for an NCP
-    [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign.
-
-    Raises:
-        ValueError: a wiring that is not built or was built for another size, an unknown mapping,
-            fewer than one unfold.
-
-    Source: Hasani et al. 2021, "Liquid time-constant networks", AAAI, arXiv:2006.04439.
+    The equation and the arguments are those of `ncp_agents.torch.LTCCell`. Called on inputs (B, I),
+    states (B, N) and the elapsed time, in steps → output (B, M), state (B, N).
     """
+
+    gleak: mx.array
+    vleak: mx.array
+    cm: mx.array  # (N,) each
+    input_w: mx.array
+    input_b: mx.array  # (I,) each, where the inputs are mapped
+    output_w: mx.array
+    output_b: mx.array  # (M,) each, where the outputs are mapped
 
     def __init__(
         self,
@@ -166,91 +152,80 @@ class LTCCell(WiredCell):
         epsilon: float = 1e-8,
         implicit_param_constraints: bool = False,
     ) -> None:
-        super().__init__(wiring, in_features, "in_features")
-        options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
-        self.input_mapping: IOMapping = input_mapping
-        self.output_mapping: IOMapping = output_mapping
-        self.ode_unfolds, self.epsilon = options
-        self.implicit_param_constraints = implicit_param_constraints
-
+        super().__init__()
+        self.wiring = build_wiring(wiring, in_features, "in_features")
+        self.spec = LTCSpec(
+            self.wiring,
+            input_mapping,
+            output_mapping,
+            ode_unfolds,
+            epsilon,
+            implicit_param_constraints,
+        )
+        self.input_size, self.state_size = self.sensory_size, self.wiring.units
+        self.output_size = self.motor_size
         self._layouts: dict[str, Layout] = {}
-        neurons = (self.state_size,)
-        self.gleak = mx.random.uniform(0.001, 1.0, neurons)
-        self.vleak = mx.random.uniform(-0.2, 0.2, neurons)
-        self.cm = mx.random.uniform(0.4, 0.6, neurons)
-        for prefix, polarity in (
-            ("", wiring.erev_initializer()),
-            ("sensory_", wiring.sensory_erev_initializer()),
-        ):
-            self[f"{prefix}sigma"] = mx.random.uniform(3.0, 8.0, polarity.shape)
-            self[f"{prefix}mu"] = mx.random.uniform(0.3, 0.8, polarity.shape)
-            self[f"{prefix}w"] = mx.random.uniform(0.001, 1.0, polarity.shape)
-            self[f"{prefix}erev"] = mx.array(polarity.astype(np.float32))
-            self[f"{prefix}sparsity_mask"] = mx.array(np.abs(polarity).astype(np.float32))
-        freeze_masks(self)
-        if input_mapping:
-            self.input_w = mx.ones(self.sensory_size)
-        if input_mapping == "affine":
-            self.input_b = mx.zeros(self.sensory_size)
-        if output_mapping:
-            self.output_w = mx.ones(self.motor_size)
-        if output_mapping == "affine":
-            self.output_b = mx.zeros(self.motor_size)
+        for name, initial in self.spec.parameters().items():
+            if isinstance(initial, Uniform):
+                self[name] = mx.random.uniform(initial.low, initial.high, initial.shape)
+            else:
+                self[name] = mx.array(initial.astype(np.float32))
+        for name, mask in self.spec.masks().items():
+            self[name] = mx.array(mask)
+        self.freeze(keys=MASKS)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Every way of setting a parameter comes here: a mask decides which synapses exist."""
+        """Set a parameter, by whatever way it comes; a mask decides which synapses exist."""
         super().__setitem__(key, value)
         if key in MASKS:
             self._layouts[key] = Layout.of(np.array(value != 0))
 
+    @property
+    def any_parameter(self) -> mx.array:
+        """One parameter; all have its dtype."""
+        return self.gleak
+
     def fuse(self, timespan: float | None = None) -> Membrane:
-        """The parameters as steps read them; the same for every timespan."""
+        """Return the parameters as steps read them, which is the same for every timespan."""
         return Membrane(
             cm=self._positive(self.cm)[:, None],
             leak=self._positive(self.gleak)[:, None],
             rest=self.vleak[:, None],
             sensory=self._map_inputs(self._synapses("sensory_")),
             internal=self._synapses(""),
-            unfolds=self.ode_unfolds,
-            epsilon=self.epsilon,
+            unfolds=self.spec.ode_unfolds,
+            epsilon=self.spec.epsilon,
         )
 
     def map_outputs(self, v: mx.array) -> mx.array:
         """v (…, N) → (…, M)."""
-        motor = v[..., : self.motor_size]
-        if self.output_mapping:
+        motor, mapping = v[..., : self.output_size], self.spec.output_mapping
+        if mapping:
             motor = motor * self.output_w
-        return motor + self.output_b if self.output_mapping == "affine" else motor
+        return motor + self.output_b if mapping == "affine" else motor
 
     def __call__(
         self, inputs: mx.array, states: mx.array, elapsed_time: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
-        → output (B, M), state (B, N).
-
-        Raises:
-            ValueError: another shape.
-        """
-        elapsed_time = check_step(inputs, states, elapsed_time, self.sensory_size, self.state_size)
-        membrane = self.fuse()
-        v = membrane.step(membrane.project(inputs), states, elapsed_time)
+        """One step, see the class; elapsed_time is a float, (B,) or (B, 1)."""
+        v = one_step(self, inputs, states, elapsed_time)
         return self.map_outputs(v), v
 
     def apply_weight_constraints(self) -> None:
         """Clip cm, gleak and w at 0; does nothing with implicit_param_constraints."""
-        if not self.implicit_param_constraints:
-            for name in ("w", "sensory_w", "cm", "gleak"):
+        if not self.spec.implicit_param_constraints:
+            for name in POSITIVE:
                 self[name] = mx.maximum(self[name], 0.0)
 
     def _positive(self, value: mx.array) -> mx.array:
-        return nn.softplus(value) if self.implicit_param_constraints else value
+        return nn.softplus(value) if self.spec.implicit_param_constraints else value
 
     def _map_inputs(self, sensory: Synapses) -> Synapses:
         """Let the synapses read x in place of x * input_w + input_b."""
         slope, offset, source = sensory.slope, sensory.offset, sensory.layout.source
-        if self.input_mapping == "affine":
+        if self.spec.input_mapping == "affine":
             offset = offset - slope * self.input_b[source]
-        if self.input_mapping:
+        if self.spec.input_mapping:
             slope = slope * self.input_w[source]
         return sensory._replace(slope=slope, offset=offset)
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlx import nn
 
-MASKS = ("sparsity_mask", "sensory_sparsity_mask")
+MASKS = ["sparsity_mask", "sensory_sparsity_mask"]
 
 
-class FrozenMasks(set[str]):
-    """The names of a module's frozen parameters, which keeps the masks.
+class Masked(nn.Module):
+    """A module whose masks stay frozen when it is unfrozen.
 
-    `Module.unfreeze` empties this set in every module below, and asks none of them.
+    MLX does not call this where a module around it is unfrozen, as with the statistics of
+    `nn.BatchNorm`; the masks' gradients are 0 then.
     """
 
-    def clear(self) -> None:
-        self.intersection_update(MASKS)
-
-
-def freeze_masks(module: nn.Module) -> None:
-    """Freeze the masks of a module for good."""
-    module._no_grad = FrozenMasks(name for name in MASKS if name in module)
+    def unfreeze(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Unfreeze as `nn.Module` does, but not the masks."""
+        super().unfreeze(*args, **kwargs)
+        self.freeze(keys=MASKS)
+        return self

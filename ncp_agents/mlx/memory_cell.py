@@ -14,14 +14,7 @@ from ncp_agents.mlx.heads import head
 class MemoryCell(nn.Module):
     """A long short-term memory whose hidden state is the circuit's own state.
 
-        i, ig, fg, og = input_map(x) + recurrent_map(h)
-        c' = c * sigmoid(fg + 1) + tanh(i) * sigmoid(ig)
-        h' = tanh(c') * sigmoid(og)
-
-    Axes: B batch, I inputs, N neurons.
-
-    Source: Lechner & Hasani 2020, "Learning long-term dependencies in irregularly-sampled time
-    series", arXiv:2006.04418.
+    The equation is that of `ncp_agents.torch.memory_cell.MemoryCell`.
     """
 
     def __init__(self, input_size: int, units: int) -> None:
@@ -34,13 +27,13 @@ class MemoryCell(nn.Module):
     def __call__(self, projected: mx.array, h: mx.array, c: mx.array) -> tuple[mx.array, mx.array]:
         """input_map(x) (B, 4 N), h (B, N), c (B, N) → h (B, N), c (B, N)."""
         z = mx.addmm(projected, h, self.recurrent_map.weight.T)
-        return remember(c, *mx.split(z, 4, -1))
+        return memory_step(c, *mx.split(z, 4, -1))
 
 
 @partial(mx.compile, shapeless=True)
-def remember(
+def memory_step(
     c: mx.array, i: mx.array, input_gate: mx.array, forget_gate: mx.array, output_gate: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """H' and c' of the equation above."""
+    """Return h' and c'."""
     c = c * mx.sigmoid(forget_gate + 1.0) + mx.tanh(i) * mx.sigmoid(input_gate)
     return mx.tanh(c) * mx.sigmoid(output_gate), c

@@ -2,11 +2,11 @@
 
 What makes it fast, each point exact up to float rounding:
 
-1. What the inputs do is worked out for all steps before the loop: for CfC one matrix product, for
+1. The inputs' part is computed for all steps before the loop: for CfC one matrix product, for
    LTC the sensory synapses.
 2. The layers of a wired CfC feed forward only, so each runs over the whole sequence before the
    next. Not with a memory cell, which mixes the whole state in every step.
-3. The heads of a CfC are one matrix product; an LTC looks only at synapses that exist.
+3. The heads of a CfC are one matrix product; an LTC computes only synapses that exist.
 4. What follows a product is compiled into one kernel (`mx.compile`).
 
 Axes: B batch, T steps, I inputs, N neurons.
@@ -31,8 +31,9 @@ def scan(
     timespans: float | mx.array,
     resets: mx.array | None,
 ) -> tuple[mx.array, mx.array, mx.array | None]:
-    """x (T, B, I), h (B, N), c (B, N) with memory, timespans a float or (T, B), resets (T, B) bool
-    or None → states (T, B, N), final h (B, N), final c or None.
+    """x (T, B, I), h (B, N) → states (T, B, N), final h (B, N), final c or None.
+
+    c is (B, N) with memory, timespans a float or (T, B), resets (T, B) bool or None.
     """
     varying = isinstance(timespans, mx.array)
     circuit = cell.fuse(None if varying else timespans)
@@ -59,18 +60,19 @@ def _loop(
     timespans: float | mx.array,
     keep: mx.array | None,
 ) -> tuple[mx.array, mx.array | None]:
-    """As `scan`, for timespans a float or (T, B, 1) and keep (T, B, 1), False where the state is
-    forgotten → states (T, B, N), final c.
+    """As `scan`, → states (T, B, N), final c.
+
+    timespans is a float or (T, B, 1), keep (T, B, 1) is False where the state is reset.
     """
     projected = circuit.project(x)
-    remembered = None if memory is None else memory.input_map(x)
+    of_memory = None if memory is None else memory.input_map(x)
     states = []
     for t in range(len(x)):
         if keep is not None:
             h = mx.where(keep[t], h, 0.0)
             c = None if c is None else mx.where(keep[t], c, 0.0)
-        if memory is not None and remembered is not None:
-            h, c = memory(remembered[t], h, c)
+        if memory is not None and of_memory is not None:
+            h, c = memory(of_memory[t], h, c)
         h = circuit.step(
             projected[t], h, timespans[t] if isinstance(timespans, mx.array) else timespans
         )

@@ -6,11 +6,11 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
-from ncp_agents.layers.checks import Init, Mode, check_outputs, check_step
-from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC
-from ncp_agents.mlx.wired_cell import WiredCell
+from ncp_agents.layers.checks import Init, Mode
+from ncp_agents.layers.spec import Wired, WiredCfCSpec, build_wiring
+from ncp_agents.mlx.cfc_cell import CfCCell, FusedCfC, one_step
+from ncp_agents.mlx.masks import Masked
 from ncp_agents.wirings import Wiring
 
 
@@ -22,6 +22,7 @@ class FusedChain(NamedTuple):
     """Where each layer's neurons but the last's end in the state."""
 
     def project(self, x: mx.array) -> mx.array:
+        """x (…, I) → the inputs' part of the first layer's map (…, U)."""
         return self.layers[0].project(x)
 
     def step(self, projected: mx.array, h: mx.array, timespan: float | mx.array) -> mx.array:
@@ -34,30 +35,14 @@ class FusedChain(NamedTuple):
         return mx.concatenate(new, -1)
 
 
-class WiredCfCCell(WiredCell):
-    """One step of CfC neurons on a wiring.
+class WiredCfCCell(Wired, Masked):
+    """One step of CfC neurons on a wiring: a chain of sparse CfC layers.
 
-    The layers of the wiring (inter, command, motor for an NCP) follow one another within a step:
-    each reads the layer before it through the synapses of the wiring, and its own previous state
-    through dense recurrent weights.
-
-    Axes: B batch, I inputs, N neurons, M motor neurons (outputs).
-
-    Args:
-        input_size: I, or None where the wiring is built already.
-        wiring: built for I inputs here if it was not yet.
-        mode: as in `CfCCell`.
-        mask_time_gates: whether the time gates are as sparse as the other heads
-            (in ncps they are dense).
-        init: as in `CfCCell`.
-
-    Raises:
-        ValueError: a wiring that is not built or was built for another size.
-
-    The state (B, N) holds the layers in order, first to last: [inter, command, motor].
-
-    Source: Lechner et al. 2020, "Neural circuit policies enabling auditable autonomy".
+    The circuit and the arguments are those of `ncp_agents.torch.WiredCfCCell`. Called on x (B, I),
+    h (B, N) and a timespan, in steps → output (B, M), state (B, N).
     """
+
+    layer_0: CfCCell
 
     def __init__(
         self,
@@ -68,65 +53,47 @@ class WiredCfCCell(WiredCell):
         mask_time_gates: bool = False,
         init: Init = "xavier",
     ) -> None:
-        super().__init__(wiring, input_size, "input_size")
-        self.mode: Mode = mode
-        layers = wiring.layers
-        check_outputs(self.motor_size, len(layers[-1]))
-        sources = self.sensory_size
-        for index, neurons in enumerate(layers):
-            if index == 0:
-                synapses = wiring.sensory_erev_initializer()[:, neurons]
-            else:
-                synapses = wiring.adjacency_matrix[np.ix_(layers[index - 1], neurons)]
-            recurrent = np.ones((len(neurons), len(neurons)))
+        super().__init__()
+        self.wiring = build_wiring(wiring, input_size, "input_size")
+        self.spec = WiredCfCSpec(self.wiring, mode, mask_time_gates)
+        self.input_size = sources = self.sensory_size
+        self.state_size, self.output_size = self.wiring.units, self.motor_size
+        self.output_slice = self.spec.output_slice
+        for index, layer in enumerate(self.spec.cells()):
             self[f"layer_{index}"] = CfCCell(
                 sources,
-                len(neurons),
+                layer.units,
                 mode,
                 backbone_units=0,
-                backbone_layers=0,
-                sparsity_mask=np.concatenate([synapses, recurrent]),
+                sparsity_mask=layer.sparsity_mask,
                 mask_time_gates=mask_time_gates,
                 init=init,
             )
-            sources = len(neurons)
+            sources = layer.units
 
     @property
     def cells(self) -> list[CfCCell]:
         """The layers' cells, first to last."""
-        return [self[f"layer_{index}"] for index in range(self.num_layers)]
+        return [self[f"layer_{index}"] for index in range(len(self.layer_sizes))]
 
     @property
     def layer_sizes(self) -> list[int]:
-        return [len(neurons) for neurons in self.wiring.layers]
+        """Neurons of each layer, first to last."""
+        return self.spec.layer_sizes
 
     @property
-    def num_layers(self) -> int:
-        return self.wiring.num_layers
-
-    @property
-    def output_slice(self) -> slice:
-        """Where the motor neurons stand in the state: first in the last layer."""
-        start = sum(self.layer_sizes[:-1])
-        return slice(start, start + self.motor_size)
+    def any_parameter(self) -> mx.array:
+        """One parameter; all have its dtype."""
+        return self.layer_0.any_parameter
 
     def fuse(self, timespan: float | None) -> FusedChain:
-        """The weights as steps read them; `timespan` is the constant one, None if it varies."""
+        """Return the weights as steps read them, for one constant timespan or None for several."""
         layers = [cell.fuse(timespan) for cell in self.cells]
         return FusedChain(layers, [*accumulate(self.layer_sizes[:-1])])
 
     def __call__(
         self, x: mx.array, h: mx.array, timespan: float | mx.array = 1.0
     ) -> tuple[mx.array, mx.array]:
-        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
-        (B, N).
-
-        Raises:
-            ValueError: another shape.
-        """
-        timespan = check_step(x, h, timespan, self.sensory_size, self.state_size)
-        if isinstance(timespan, mx.array):
-            timespan = timespan.astype(x.dtype)
-        chain = self.fuse(None if isinstance(timespan, mx.array) else timespan)
-        state = chain.step(chain.project(x), h, timespan)
+        """One step, see the class; timespan is a float, (B,) or (B, 1)."""
+        state = one_step(self, x, h, timespan)
         return state[..., self.output_slice], state

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncp_agents.layers.checks import Init, Mode, check_dense, check_wired
+from ncp_agents.layers.checks import Init, Mode, check_units
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.scan import scan
 from ncp_agents.torch.sequence_layer import SequenceLayer
 from ncp_agents.torch.wired_cfc_cell import WiredCfCCell
 from ncp_agents.validation import check_integer
 from ncp_agents.wirings import Wiring
-from ncp_agents.wirings.base import number_of_neurons
 
 
 class CfC(SequenceLayer):
@@ -27,15 +26,15 @@ class CfC(SequenceLayer):
         batch_first: whether inputs are (B, T, I) or (T, B, I).
         mixed_memory: whether a memory cell (`MemoryCell`) precedes the neurons in each step.
         mode: "default", "no_gate" or "pure", see `CfCCell`.
-        activation: of the backbone, see `CfCCell`.
-        backbone_units, backbone_layers, backbone_dropout: of a dense layer, see `CfCCell`
-            (default 128, 1, 0.0); a wired one has no backbone.
+        activation, backbone_units, backbone_layers, backbone_dropout: of the backbone, see
+            `CfCCell`. A wired layer has none and ignores them.
         mask_time_gates: whether a wired layer's time gates are as sparse as its other heads.
+            A dense layer ignores it.
         init: "xavier" as in ncps, or "balanced", see `CfCCell`.
 
     Raises:
-        ValueError: a size below 1, an unknown mode or activation, a backbone with a wiring,
-            mask_time_gates without.
+        ValueError: a size below 1, an unknown mode or activation, a wiring that was built for
+            another size.
 
     Source: Hasani et al. 2022, "Closed-form continuous-time neural networks", arXiv:2106.13898;
     resets inside the sequence and timespans a row are additions.
@@ -53,47 +52,34 @@ class CfC(SequenceLayer):
         mixed_memory: bool = False,
         mode: Mode = "default",
         activation: str = "lecun_tanh",
-        backbone_units: int | None = None,
-        backbone_layers: int | None = None,
-        backbone_dropout: float | None = None,
+        backbone_units: int = 128,
+        backbone_layers: int = 1,
+        backbone_dropout: float = 0.0,
         *,
         mask_time_gates: bool = False,
         init: Init = "xavier",
     ) -> None:
         if isinstance(units, Wiring):
-            check_wired(
-                backbone_units=backbone_units,
-                backbone_layers=backbone_layers,
-                backbone_dropout=backbone_dropout,
-                activation=None if activation == "lecun_tanh" else activation,
-            )
             cell = WiredCfCCell(input_size, units, mode, mask_time_gates=mask_time_gates, init=init)
-            neurons, output_slice = cell.state_size, cell.output_slice
         else:
-            check_dense(mask_time_gates=mask_time_gates or None)
-            units = number_of_neurons(units)
             cell = CfCCell(
                 input_size,
-                units,
+                check_units(units),
                 mode,
                 activation,
-                128 if backbone_units is None else backbone_units,
-                1 if backbone_layers is None else backbone_layers,
-                0.0 if backbone_dropout is None else backbone_dropout,
+                backbone_units,
+                backbone_layers,
+                backbone_dropout,
                 init=init,
             )
-            neurons, output_slice = units, slice(0, units)
-        super().__init__(cell, input_size, neurons, return_sequences, batch_first, mixed_memory)
-        self.output_slice = output_slice
-        self.output_size = output_slice.stop - output_slice.start
+        super().__init__(cell, input_size, return_sequences, batch_first, mixed_memory)
+        self.output_slice = cell.output_slice
+        self.output_size = cell.output_size
         self.proj_size = None if proj_size is None else check_integer("proj_size", proj_size, 1)
         self.fc = nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
 
-    @property
-    def wiring(self) -> Wiring | None:
-        return self.rnn_cell.wiring if isinstance(self.rnn_cell, WiredCfCCell) else None
-
     def read_out(self, states: Tensor) -> Tensor:
+        """The neurons' states (…, N) → outputs (…, M)."""
         outputs = states[..., self.output_slice]
         if self.proj_size is not None:
             return self.fc(outputs)
@@ -101,6 +87,7 @@ class CfC(SequenceLayer):
 
     @property
     def step_by_step(self) -> bool:
+        """Whether steps are taken one by one: with mixed memory, and where dropout acts."""
         cell = self.rnn_cell
         drops = self.training and isinstance(cell, CfCCell) and cell.backbone_dropout > 0
         return drops or self.lstm is not None

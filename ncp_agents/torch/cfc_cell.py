@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ncp_agents import registry
-from ncp_agents.layers.checks import Init, Mode, check_cfc, check_mask, check_step, renamed
+from ncp_agents.layers.checks import Init, Mode, check_step, renamed
+from ncp_agents.layers.spec import CfCSpec
 from ncp_agents.torch.activations import find_activation
 from ncp_agents.torch.heads import Head
 from ncp_agents.validation import check_integer
@@ -38,8 +39,8 @@ class CfCCell(nn.Module):
         sparsity_mask: (I + N, N) of zeros and non-zeros, row = source, column = target, or None.
             Limits ff1 and ff2; needs backbone_units=0.
         mask_time_gates: whether the mask limits time_a and time_b as well.
-        init: "xavier" as in ncps, or "balanced" (`balance_`), which keeps the signal of sparse
-            layers at full size.
+        init: "xavier" as in ncps, or "balanced" (`CfCSpec.balanced`), which keeps the signal of
+            sparse layers at full size.
 
     Raises:
         ValueError: unknown mode or activation, a size below 1, a dropout outside [0, 1), a mask of
@@ -70,33 +71,40 @@ class CfCCell(nn.Module):
         backbone_activation: str | None = None,
     ) -> None:
         super().__init__()
-        input_size = check_integer("input_size", input_size, 1)
-        units = check_integer("units", renamed("units", units, "hidden_size", hidden_size), 1)
-        backbone_units, self.backbone_layers = check_cfc(
-            mode, backbone_units, backbone_layers, backbone_dropout, sparsity_mask is not None
+        if isinstance(sparsity_mask, Tensor):
+            sparsity_mask = sparsity_mask.detach().cpu().numpy()
+        self.spec = spec = CfCSpec(
+            renamed("units", units, "hidden_size", hidden_size),
+            mode,
+            renamed(
+                "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
+            ),
+            backbone_units,
+            backbone_layers,
+            backbone_dropout,
+            sparsity_mask,
+            mask_time_gates,
         )
-        self.input_size = input_size
-        self.hidden_size = units
+        self.input_size = input_size = check_integer("input_size", input_size, 1)
+        self.hidden_size = self.state_size = self.output_size = units = spec.units
+        self.output_slice, self.wiring = slice(0, units), None
         self.mode: Mode = mode
-        self.activation_name = renamed(
-            "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
-        )
-        self.activation = find_activation(self.activation_name)
+        self.activation_name = spec.activation
+        self.activation = find_activation(spec.activation)
+        self.backbone_layers = spec.backbone_layers
         self.backbone_dropout = backbone_dropout
         self.mask_time_gates = mask_time_gates
 
-        self.register_buffer("sparsity_mask", self._checked_mask(sparsity_mask))
-
-        # The keys keep the places of ncps's nn.Sequential, so that its state dicts load:
-        # Linear, activation, then Linear, activation[, dropout] for each further layer.
-        self.backbone = nn.ModuleDict()
-        stride = 3 if backbone_dropout > 0 else 2
-        width = input_size + units
-        for layer in range(self.backbone_layers):
-            place = 0 if layer == 0 else 2 + stride * (layer - 1)
-            self.backbone[str(place)] = Head(width, backbone_units)
-            width = backbone_units
-
+        *widths, width = spec.widths(input_size)
+        self.register_buffer("sparsity_mask", None)
+        for name, mask in spec.masks().items():
+            self.register_buffer(name, torch.from_numpy(mask))
+        self.backbone = nn.ModuleDict(
+            {
+                name: Head(sources, spec.backbone_units)
+                for name, sources in zip(spec.backbone, widths, strict=True)
+            }
+        )
         self.ff1 = Head(width, units)
         if mode == "pure":
             self.w_tau = nn.Parameter(torch.zeros(1, units))
@@ -109,50 +117,27 @@ class CfCCell(nn.Module):
             self.balance_()
 
     def balance_(self) -> None:
-        """Initialise the heads anew by the synapses that exist, for layers that follow one another.
-
-        Xavier's rule counts the sources that a mask removes, and h is the mean of two tanh, which
-        halves its variance: together a chain of sparse layers loses a factor of about two a layer,
-        in its signal and again in its gradient. Here each neuron's input weights have variance
-        gain^2 / (its number of synapses), gain 2 for ff1 and ff2, which makes up for both, and 1
-        for the gates; recurrent weights are orthogonal and biases zero.
-        """
-        if self.backbone_layers:
-            raise ValueError("init 'balanced' needs a cell without a backbone; use 'xavier'")
+        """Initialise the heads again as `CfCSpec.balanced` says, for layers in a chain."""
         inputs = self.input_size
-        synapses = torch.full((self.hidden_size, 1), float(inputs))
-        if self.sparsity_mask is not None:
-            synapses = self.sparsity_mask[:, :inputs].sum(1, keepdim=True).clamp(min=1.0)
         with torch.no_grad():
-            for name in ("ff1", "ff2", "time_a", "time_b"):
-                head = getattr(self, name, None)
-                if not isinstance(head, Head):
-                    continue
-                is_gate = name.startswith("time")
-                sources = synapses if not is_gate or self.mask_time_gates else float(inputs)
-                gain = 1.0 if is_gate else 2.0
-                head.weight[:, :inputs].normal_().mul_(gain / sources**0.5)
+            for name, scale in self.spec.balanced(inputs).items():
+                head: Head = getattr(self, name)
+                head.weight[:, :inputs].normal_().mul_(torch.as_tensor(scale))
                 nn.init.orthogonal_(head.weight[:, inputs:])
                 head.bias.zero_()
 
-    def _checked_mask(self, mask: np.ndarray | Tensor | None) -> Tensor | None:
-        """(I + N, N) of any sign → (N, I + N) of 0.0 and 1.0."""
-        if mask is None:
-            return None
-        if isinstance(mask, Tensor):
-            mask = (mask.detach() != 0).cpu()
-        exists = check_mask(mask, self.input_size, self.hidden_size)
-        return torch.as_tensor(exists.T.astype(np.float32, order="C"))
+    @property
+    def any_parameter(self) -> Tensor:
+        """One parameter; all have its dtype and device."""
+        return self.ff1.bias
 
     def heads(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The masked weight (N, inputs) and bias (N,) of ff1[, ff2, time_a, time_b]."""
         mask = self.sparsity_mask
-        for name in ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b"):
+        for name in self.spec.heads:
             head: Head = getattr(self, name)
             weight, bias = head.tensors()
-            if mask is not None and (self.mask_time_gates or name.startswith("ff")):
-                weight = weight * mask
-            yield weight, bias
+            yield weight if mask is None or not self.spec.is_masked(name) else weight * mask, bias
 
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0

@@ -24,15 +24,15 @@ class Head(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """W and b, as the hooks of `torch.nn.utils.prune`, `weight_norm` and `spectral_norm` make
-        them before each use.
-        """
-        for hook in self._forward_pre_hooks.values():
-            hook(self, ())
-        return self.weight, self.bias
+        """W and b, as `torch.nn.utils.prune` and parametrisations make them before each use."""
+        return self(None)  # a call, since hooks run before it
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+        """x (…, inputs) → (…, outputs), or for None → W and b."""
+        if x is None:
+            return self.weight, self.bias
         return nn.functional.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
+        """Return the sizes, for `repr`."""
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"

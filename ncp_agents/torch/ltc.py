@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from ncp_agents.layers.checks import IOMapping
+from ncp_agents.layers.spec import Wired, ltc_wiring
 from ncp_agents.torch.ltc_cell import LTCCell
 from ncp_agents.torch.scan import scan_ltc
 from ncp_agents.torch.sequence_layer import SequenceLayer
-from ncp_agents.wirings import FullyConnected, Wiring
-from ncp_agents.wirings.base import number_of_neurons
+from ncp_agents.wirings import Wiring
 
 
-class LTC(SequenceLayer):
+class LTC(Wired, SequenceLayer):
     """A recurrent layer of liquid time-constant neurons on a wiring.
 
     Axes: B batch, T steps, I inputs, N neurons, M outputs (motor neurons).
@@ -52,7 +52,7 @@ class LTC(SequenceLayer):
         implicit_param_constraints: bool = True,
     ) -> None:
         cell = LTCCell(
-            units if isinstance(units, Wiring) else FullyConnected(number_of_neurons(units)),
+            ltc_wiring(units),
             input_size,
             input_mapping,
             output_mapping,
@@ -60,31 +60,11 @@ class LTC(SequenceLayer):
             epsilon,
             implicit_param_constraints,
         )
-        neurons = cell.state_size
-        super().__init__(cell, input_size, neurons, return_sequences, batch_first, mixed_memory)
-        self.output_size = cell.motor_size
-
-    @property
-    def wiring(self) -> Wiring:
-        return self.rnn_cell.wiring
-
-    @property
-    def sensory_size(self) -> int:
-        return self.rnn_cell.sensory_size
-
-    @property
-    def motor_size(self) -> int:
-        return self.rnn_cell.motor_size
-
-    @property
-    def synapse_count(self) -> int:
-        return self.rnn_cell.synapse_count
-
-    @property
-    def sensory_synapse_count(self) -> int:
-        return self.rnn_cell.sensory_synapse_count
+        super().__init__(cell, input_size, return_sequences, batch_first, mixed_memory)
+        self.output_size = cell.output_size
 
     def read_out(self, states: Tensor) -> Tensor:
+        """The neurons' states (…, N) → outputs (…, M)."""
         return self.rnn_cell.map_outputs(states)
 
     def _scan(

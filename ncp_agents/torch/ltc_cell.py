@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncp_agents.layers.checks import IOMapping, check_ltc, check_step
-from ncp_agents.torch.wired_cell import WiredCell
+from ncp_agents.layers.checks import IOMapping, check_step
+from ncp_agents.layers.spec import POSITIVE, LTCSpec, Uniform, Wired, build_wiring
 from ncp_agents.wirings import Wiring
 
 
@@ -71,12 +71,12 @@ class Membrane(NamedTuple):
             conductance, pull = self.internal.receive(v)
             conductance, pull = conductance + base[0], pull + base[1]
             divisor = self.cm + dt * conductance
-            divisor = torch.where(divisor == 0, 1.0, divisor)  # dt and cm are: nothing moves
+            divisor = torch.where(divisor == 0, 1.0, divisor)  # dt and cm are: v stays
             v = v + dt * (pull - conductance * v) / divisor
         return v
 
 
-class LTCCell(WiredCell):
+class LTCCell(Wired, nn.Module):
     """One step of a liquid time-constant (LTC) neuron layer.
 
         cm dv/dt = gleak (vleak - v) + sum_s w_s sigmoid(sigma_s (v_source - mu_s)) (erev_s - v)
@@ -99,7 +99,7 @@ class LTCCell(WiredCell):
 
     The state (B, N) holds the neurons as the wiring numbers them, motor neurons first: for an NCP
     [motor, command, inter]. `erev`, the reversal potentials, is trainable and free in sign. The
-    masks tell which synapses exist when they are loaded, not when they are changed in place.
+    masks decide which synapses exist when they are loaded, not when they are changed in place.
 
     Raises:
         ValueError: a wiring that is not built or was built for another size, an unknown mapping,
@@ -108,6 +108,13 @@ class LTCCell(WiredCell):
     Source: Hasani et al. 2021, "Liquid time-constant networks", AAAI, arXiv:2006.04439.
     """
 
+    gleak: Tensor
+    vleak: Tensor
+    cm: Tensor  # (N,) each
+    input_w: Tensor
+    input_b: Tensor  # (I,) each, where the inputs are mapped
+    output_w: Tensor
+    output_b: Tensor  # (M,) each, where the outputs are mapped
     sparsity_mask: Tensor  # (N, N)
     sensory_sparsity_mask: Tensor  # (I, N)
 
@@ -121,43 +128,38 @@ class LTCCell(WiredCell):
         epsilon: float = 1e-8,
         implicit_param_constraints: bool = False,
     ) -> None:
-        super().__init__(wiring, in_features, "in_features")
-        options = check_ltc(input_mapping, output_mapping, ode_unfolds, epsilon)
+        super().__init__()
+        self.wiring = build_wiring(wiring, in_features, "in_features")
+        self.spec = spec = LTCSpec(
+            self.wiring,
+            input_mapping,
+            output_mapping,
+            ode_unfolds,
+            epsilon,
+            implicit_param_constraints,
+        )
+        self.state_size, self.output_size = self.wiring.units, self.motor_size
         self.input_mapping: IOMapping = input_mapping
         self.output_mapping: IOMapping = output_mapping
-        self.ode_unfolds, self.epsilon = options
+        self.ode_unfolds, self.epsilon = spec.ode_unfolds, spec.epsilon
         self.implicit_param_constraints = implicit_param_constraints
 
-        neurons, inputs = self.state_size, self.sensory_size
-        # In the order in which ncps draws them, so that a seed gives the same cell.
-        for prefix, shape in (("", (neurons, neurons)), ("sensory_", (inputs, neurons))):
-            if prefix == "":
-                self.gleak = _uniform(0.001, 1.0, neurons)
-                self.vleak = _uniform(-0.2, 0.2, neurons)
-                self.cm = _uniform(0.4, 0.6, neurons)
-            self.register_parameter(f"{prefix}sigma", _uniform(3.0, 8.0, *shape))
-            self.register_parameter(f"{prefix}mu", _uniform(0.3, 0.8, *shape))
-            self.register_parameter(f"{prefix}w", _uniform(0.001, 1.0, *shape))
-            polarity = wiring.sensory_erev_initializer() if prefix else wiring.erev_initializer()
-            erev = torch.tensor(np.asarray(polarity), dtype=torch.get_default_dtype())
-            self.register_parameter(f"{prefix}erev", nn.Parameter(erev))
-        for name, matrix in (
-            ("sparsity_mask", wiring.erev_initializer()),
-            ("sensory_sparsity_mask", wiring.sensory_erev_initializer()),
-        ):
-            mask = torch.tensor(np.abs(matrix), dtype=torch.get_default_dtype())
-            self.register_buffer(name, mask)
-        if input_mapping:
-            self.input_w = nn.Parameter(torch.ones(inputs))
-        if input_mapping == "affine":
-            self.input_b = nn.Parameter(torch.zeros(inputs))
-        if output_mapping:
-            self.output_w = nn.Parameter(torch.ones(self.motor_size))
-        if output_mapping == "affine":
-            self.output_b = nn.Parameter(torch.zeros(self.motor_size))
+        for name, initial in spec.parameters().items():
+            if isinstance(initial, Uniform):
+                values = torch.rand(initial.shape) * (initial.high - initial.low) + initial.low
+            else:
+                values = torch.tensor(initial, dtype=torch.get_default_dtype())
+            self.register_parameter(name, nn.Parameter(values))
+        for name, mask in spec.masks().items():
+            self.register_buffer(name, torch.tensor(mask, dtype=torch.get_default_dtype()))
         _index_synapses(self)
         # The masks belong to the state dict, as in ncps: what is loaded decides.
         self.register_load_state_dict_post_hook(_index_synapses)
+
+    @property
+    def any_parameter(self) -> Tensor:
+        """One parameter; all have its dtype and device."""
+        return self.gleak
 
     def membrane(self) -> Membrane:
         """The parameters as the equation reads them."""
@@ -182,8 +184,9 @@ class LTCCell(WiredCell):
     def forward(
         self, inputs: Tensor, states: Tensor, elapsed_time: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """inputs (B, I), states (B, N), elapsed_time a float, (B,) or (B, 1), in steps
-        → output (B, M), state (B, N).
+        """inputs (B, I), states (B, N), elapsed_time in steps → output (B, M), state (B, N).
+
+        elapsed_time is a float, (B,) or (B, 1).
 
         Raises:
             ValueError: another shape.
@@ -197,7 +200,7 @@ class LTCCell(WiredCell):
         """Clip cm, gleak and w at 0; does nothing with implicit_param_constraints."""
         if not self.implicit_param_constraints:
             with torch.no_grad():
-                for name in ("w", "sensory_w", "cm", "gleak"):
+                for name in POSITIVE:
                     getattr(self, name).clamp_(min=0.0)
 
     def _positive(self, value: Tensor) -> Tensor:
@@ -222,20 +225,11 @@ class LTCCell(WiredCell):
 
 
 def _index_synapses(cell: LTCCell, *_: object) -> None:
-    """Lists the synapses that the masks let exist; those of the wiring while they have no values,
-    on the device "meta".
-    """
-    of_wiring = {
-        "": cell.wiring.erev_initializer(),
-        "sensory_": cell.wiring.sensory_erev_initializer(),
-    }
-    for prefix, matrix in of_wiring.items():
-        mask: Tensor = getattr(cell, f"{prefix}sparsity_mask")
-        known = matrix if mask.is_meta else mask.numpy(force=True)
+    """List the synapses that exist by the masks, or by the wiring on the device "meta"."""
+    for name, of_wiring in cell.spec.masks().items():
+        mask: Tensor = getattr(cell, name)
+        known = of_wiring if mask.is_meta else mask.numpy(force=True)
+        prefix = name.removesuffix("sparsity_mask")
         for name, index in zip(("target", "source"), np.nonzero(known.T), strict=True):
             values = torch.tensor(index, dtype=torch.int64, device=mask.device)
             cell.register_buffer(f"_{prefix}{name}", values, persistent=False)
-
-
-def _uniform(low: float, high: float, *shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.rand(*shape) * (high - low) + low)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ncp_agents.layers.checks import Init, Mode, check_outputs, check_step
+from ncp_agents.layers.checks import Init, Mode, check_step
+from ncp_agents.layers.spec import Wired, WiredCfCSpec, build_wiring
 from ncp_agents.torch.cfc_cell import CfCCell
-from ncp_agents.torch.wired_cell import WiredCell
 from ncp_agents.wirings import Wiring
 
 
-class WiredCfCCell(WiredCell):
+class WiredCfCCell(Wired, nn.Module):
     """One step of CfC neurons on a wiring.
 
     The layers of the wiring (inter, command, motor for an NCP) follow one another within a step:
@@ -39,6 +38,8 @@ class WiredCfCCell(WiredCell):
     Source: Lechner et al. 2020, "Neural circuit policies enabling auditable autonomy".
     """
 
+    layer_0: CfCCell
+
     def __init__(
         self,
         input_size: int | None,
@@ -48,29 +49,27 @@ class WiredCfCCell(WiredCell):
         mask_time_gates: bool = False,
         init: Init = "xavier",
     ) -> None:
-        super().__init__(wiring, input_size, "input_size")
+        super().__init__()
+        self.wiring = build_wiring(wiring, input_size, "input_size")
+        self.spec = WiredCfCSpec(self.wiring, mode, mask_time_gates)
         self.mode: Mode = mode
-        layers = wiring.layers
-        check_outputs(self.motor_size, len(layers[-1]))
+        self.state_size, self.output_size = self.wiring.units, self.motor_size
+        self.layer_sizes = self.spec.layer_sizes
+        self.num_layers = len(self.layer_sizes)
+        self.output_slice = self.spec.output_slice
         sources = self.sensory_size
-        for index, neurons in enumerate(layers):
-            if index == 0:
-                synapses = wiring.sensory_erev_initializer()[:, neurons]
-            else:
-                synapses = wiring.adjacency_matrix[np.ix_(layers[index - 1], neurons)]
-            recurrent = np.ones((len(neurons), len(neurons)))
+        for index, layer in enumerate(self.spec.cells()):
             cell = CfCCell(
                 sources,
-                len(neurons),
+                layer.units,
                 mode,
                 backbone_units=0,
-                backbone_layers=0,
-                sparsity_mask=np.concatenate([synapses, recurrent]),
+                sparsity_mask=layer.sparsity_mask,
                 mask_time_gates=mask_time_gates,
                 init=init,
             )
             self.register_module(f"layer_{index}", cell)
-            sources = len(neurons)
+            sources = layer.units
 
     @property
     def cells(self) -> list[CfCCell]:
@@ -78,24 +77,16 @@ class WiredCfCCell(WiredCell):
         return [cast(CfCCell, getattr(self, f"layer_{i}")) for i in range(self.num_layers)]
 
     @property
-    def layer_sizes(self) -> list[int]:
-        return [len(neurons) for neurons in self.wiring.layers]
-
-    @property
-    def num_layers(self) -> int:
-        return self.wiring.num_layers
-
-    @property
-    def output_slice(self) -> slice:
-        """Where the motor neurons stand in the state: first in the last layer."""
-        start = sum(self.layer_sizes[:-1])
-        return slice(start, start + self.motor_size)
+    def any_parameter(self) -> Tensor:
+        """One parameter; all have its dtype and device."""
+        return self.layer_0.any_parameter
 
     def forward(
         self, x: Tensor, h: Tensor, timespan: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """x (B, I), h (B, N), timespan a float, (B,) or (B, 1), in steps → output (B, M), state
-        (B, N).
+        """x (B, I), h (B, N), timespan in steps → output (B, M), state (B, N).
+
+        timespan is a float, (B,) or (B, 1).
 
         Raises:
             ValueError: another shape.

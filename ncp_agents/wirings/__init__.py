@@ -1,4 +1,4 @@
-"""Wirings: which neuron feeds which. NumPy only, shared by every port."""
+"""Wirings: the neurons of a circuit and the synapses between them. NumPy only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ KINDS: dict[str, type[Wiring]] = {
 
 
 def wiring_to_config(wiring: Wiring) -> dict[str, Any]:
-    """The wiring as plain data for JSON or TOML: {"kind": "AutoNCP", "units": 28, ...}."""
+    """Return the wiring as plain data for JSON or TOML: {"kind": "AutoNCP", "units": 28, ...}."""
     kind = type(wiring).__name__
     if registry.get("wiring", kind, KINDS) is not type(wiring):
         raise ValueError(f"{type(wiring)!r} shares its name with another wiring; rename it")
@@ -32,7 +32,7 @@ def wiring_to_config(wiring: Wiring) -> dict[str, Any]:
 
 
 def wiring_from_config(config: Mapping[str, Any]) -> Wiring:
-    """The wiring that `wiring_to_config` described; an unknown kind or key is an error."""
+    """Return the wiring that `wiring_to_config` described; an unknown kind or key is an error."""
     arguments = dict(config)
     if "kind" not in arguments:
         raise ValueError(f"a wiring's config needs 'kind', one of {', '.join(KINDS)}")

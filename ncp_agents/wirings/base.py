@@ -14,32 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def number_of_neurons(units: Any) -> int:
-    """What a layer's `units` are, where they are no `Wiring` of ours.
-
-    Raises:
-        ValueError: neither a whole number nor a wiring, such as a wiring of ncps.
-    """
-    if not hasattr(units, "__index__"):
-        kind = units if isinstance(units, type) else type(units)
-        raise ValueError(
-            f"units is {kind.__module__}.{kind.__name__}, expected a whole number or a wiring of "
-            "ncp_agents.wirings"
-        )
-    return check_integer("units", units, 1)
-
-
-def check_wiring(wiring: Any) -> None:
-    """Raises ValueError for anything else, such as a wiring of ncps."""
-    if not isinstance(wiring, Wiring):
-        kind = type(wiring)
-        raise ValueError(
-            f"wiring is a {kind.__module__}.{kind.__name__}, expected one of ncp_agents.wirings"
-        )
-
-
 def sparsity(value: Any) -> float:
-    """`value` as a plain float in [0, 1): the share of possible synapses that is left out."""
+    """Return `value` as a plain float in [0, 1), the share of possible synapses left out."""
     try:
         level = float(value)
     except (TypeError, ValueError):
@@ -52,14 +28,14 @@ def sparsity(value: Any) -> float:
 
 
 def seed_or_new(name: str, seed: Any, high: int | None = None) -> int:
-    """`seed` as a plain int; for None a fresh one, so that a config can repeat it."""
+    """Return `seed` as a plain int; for None a fresh one, so that a config can repeat it."""
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     return check_integer(name, seed, 0, high)
 
 
 class Wiring:
-    """Which neuron feeds which, and with what sign.
+    """Synapses from inputs and neurons to neurons, with their signs.
 
     Axes: I inputs, N neurons. Row = source, column = target; entries are +1 (excitatory),
     -1 (inhibitory) or 0 (no synapse).
@@ -84,6 +60,7 @@ class Wiring:
 
     @property
     def num_layers(self) -> int:
+        """Number of layers of neurons."""
         return 1
 
     def get_neurons_of_layer(self, layer_id: int) -> list[int]:
@@ -97,14 +74,15 @@ class Wiring:
         return [self.get_neurons_of_layer(i) for i in range(self.num_layers)]
 
     def get_type_of_neuron(self, neuron_id: int) -> str:
-        """ "motor", "inter", or in some wirings "command"."""
+        """Return "motor", "inter", or in some wirings "command"."""
         return "motor" if neuron_id < self._known_output_dim() else "inter"
 
     def is_built(self) -> bool:
+        """Whether the number of inputs is known, and sensory synapses exist."""
         return self.input_dim is not None
 
     def build(self, input_dim: int) -> None:
-        """Fixes I and creates the sensory synapses; building again with the same I does nothing.
+        """Fix I and create the sensory synapses; a second build for the same I does nothing.
 
         Raises:
             ValueError: the wiring is already built for another I.
@@ -112,7 +90,7 @@ class Wiring:
         self.set_input_dim(input_dim)
 
     def set_input_dim(self, input_dim: int) -> None:
-        """The same as `build`."""
+        """Do the same as `build`."""
         input_dim = check_integer("input_dim", input_dim, 1)
         if self.input_dim is None:
             self.input_dim = input_dim
@@ -125,27 +103,28 @@ class Wiring:
             )
 
     def _connect(self) -> None:
-        """Draws the synapses that need to know I; runs once."""
+        """Sample the synapses that depend on I; runs once."""
 
     def set_output_dim(self, output_dim: int) -> None:
+        """Set the number of motor neurons, which are the first ones."""
         self.output_dim = check_integer("output_dim", output_dim, 1, self.units)
 
     def erev_initializer(self, shape: Any = None, dtype: Any = None) -> np.ndarray:
-        """A copy of the (N, N) polarities; Keras passes shape and dtype, both are ignored."""
+        """Return a copy of the (N, N) polarities; shape and dtype, as of Keras, are ignored."""
         return self.adjacency_matrix.copy()
 
     def sensory_erev_initializer(self, shape: Any = None, dtype: Any = None) -> np.ndarray:
-        """A copy of the (I, N) polarities; Keras passes shape and dtype, both are ignored."""
+        """Return a copy of the (I, N) polarities; shape and dtype, as of Keras, are ignored."""
         return self._known_sensory_matrix().copy()
 
     def add_synapse(self, src: int, dest: int, polarity: int) -> None:
-        """Connects neuron src to neuron dest; polarity is +1 (excitatory) or -1 (inhibitory)."""
+        """Connect neuron src to neuron dest; polarity is +1 (excitatory) or -1 (inhibitory)."""
         src = check_integer("src", src, 0, self.units - 1)
         dest = check_integer("dest", dest, 0, self.units - 1)
         self.adjacency_matrix[src, dest] = _sign(polarity)
 
     def add_sensory_synapse(self, src: int, dest: int, polarity: int) -> None:
-        """Connects input src to neuron dest; the wiring must be built."""
+        """Connect input src to neuron dest; the wiring must be built."""
         matrix = self._known_sensory_matrix()
         src = check_integer("src", src, 0, len(matrix) - 1)
         dest = check_integer("dest", dest, 0, self.units - 1)
@@ -162,7 +141,7 @@ class Wiring:
         return int(np.count_nonzero(self._known_sensory_matrix()))
 
     def get_graph(self, include_sensory_neurons: bool = True) -> "networkx.DiGraph":
-        """The circuit as a graph: nodes carry `neuron_type`, edges `polarity`.
+        """Return the circuit as a graph: nodes carry `neuron_type`, edges `polarity`.
 
         Nodes are called "neuron_<id>" and "sensory_<id>"; the wiring must be built.
         """
@@ -184,13 +163,13 @@ class Wiring:
         return graph
 
     def draw(self, axes: "Axes | None" = None, *, labels: bool | None = None) -> "Axes":
-        """A picture of the built wiring, see `ncp_agents.wirings.draw.draw`."""
+        """Draw the built wiring, see `ncp_agents.wirings.draw.draw`."""
         from ncp_agents.wirings.draw import draw
 
         return draw(self, axes, labels=labels)
 
     def get_config(self) -> dict[str, Any]:
-        """Plain ints and lists from which `from_config` makes the same wiring again."""
+        """Return plain ints and lists from which `from_config` makes the same wiring."""
         config: dict[str, Any] = {"units": self.units}
         config |= {
             key: getattr(self, key)
@@ -201,7 +180,7 @@ class Wiring:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The wiring that `get_config` described.
+        """Return the wiring that `get_config` described.
 
         Raises:
             ValueError: a key is unknown or missing, or a value is out of its limits.
@@ -273,11 +252,12 @@ class SeededWiring(Wiring):
     """A wiring that its constructor's arguments, a seed among them, determine.
 
     Its config holds those arguments and, once built, `input_dim`. The matrices join them only if
-    someone edited the synapses, and `output_dim` only if someone set another, since then the
-    arguments no longer tell everything.
+    the synapses were edited, and `output_dim` only if another was set, since then the arguments no
+    longer determine the wiring.
     """
 
     def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, and what was changed since."""
         config = self._arguments()
         if self.input_dim is not None:
             config["input_dim"] = self.input_dim

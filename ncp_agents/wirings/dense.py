@@ -10,7 +10,7 @@ POLARITIES = (-1, 1, 1)  # two synapses in three excite
 
 
 class FullyConnected(SeededWiring):
-    """Every neuron feeds every neuron, every input feeds every neuron.
+    """Synapses from every neuron and every input to every neuron.
 
     Args:
         units: N.
@@ -84,7 +84,7 @@ class Random(SeededWiring):
         matrix.flat[chosen] = self._rng.choice(POLARITIES, size=(len(chosen), 2))[:, 1]
 
     def _choose(self, matrix: np.ndarray) -> np.ndarray:
-        """Flat positions, in the order drawn, of the synapses that `matrix` shall have."""
+        """Return flat positions, in the order sampled, of the synapses of `matrix`."""
         count = int(np.round(matrix.size * (1 - self.sparsity_level)))
         return self._rng.choice(matrix.size, size=count, replace=False)
 

@@ -23,8 +23,9 @@ SYNAPSES = {1: ("excitatory", "#0072B2"), -1: ("inhibitory", "#D55E00")}
 
 
 def layout(wiring: Wiring) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the inputs (I, 2) and of the neurons (N, 2): x is the column, 0 for the inputs, and
-    y runs from 0 (bottom) to 1. The wiring must be built.
+    """Return the places of the inputs (I, 2) and of the neurons (N, 2) of a built wiring.
+
+    x is the column, 0 for the inputs, and y runs from 0 (bottom) to 1.
     """
     inputs = len(wiring.sensory_erev_initializer())
     neurons = np.zeros((wiring.units, 2))
@@ -38,9 +39,10 @@ def draw(wiring: Wiring, axes: Axes | None = None, *, labels: bool | None = None
 
     Synapses between layers are straight, those within a layer are arcs, thicker towards their
     target. Nothing is drawn twice: a command neuron that excites itself has a loop. A wiring of
-    more than `MAX_SYNAPSES` is drawn in blocks instead, a box for each layer, and says so.
+    more than `MAX_SYNAPSES` is drawn in blocks instead, a box for each layer.
 
     Args:
+        wiring: built.
         axes: to draw on, as wide as they are; None makes a figure.
         labels: whether neurons carry their numbers; None decides by the space there is.
 

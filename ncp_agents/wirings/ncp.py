@@ -34,7 +34,7 @@ class NCP(SeededWiring):
         motor_fanin: command neurons that feed each motor neuron.
         seed: seed of the synapses and their polarities, below 2**32.
 
-    A neuron that no draw reached receives synapses of its own, so none is cut off.
+    A neuron that no draw reached receives synapses of its own, so none is unconnected.
     """
 
     def __init__(
@@ -67,13 +67,16 @@ class NCP(SeededWiring):
 
     @property
     def num_layers(self) -> int:
+        """Three: inter, command and motor neurons."""
         return 3
 
     def get_neurons_of_layer(self, layer_id: int) -> list[int]:
+        """Return the neuron ids of inter (0), command (1) or motor (2) neurons."""
         layer_id = check_integer("layer_id", layer_id, 0, 2)
         return list((self._inter_neurons, self._command_neurons, self._motor_neurons)[layer_id])
 
     def get_type_of_neuron(self, neuron_id: int) -> str:
+        """Return "motor", "command" or "inter"."""
         if neuron_id < len(self._motor_neurons):
             return "motor"
         return "inter" if neuron_id >= self._inter_neurons[0] else "command"
@@ -83,13 +86,13 @@ class NCP(SeededWiring):
         sensory = list(range(len(self._known_sensory_matrix())))
         inter, command, motor = self.layers
         _fan_out(rng, self.add_sensory_synapse, sensory, inter, self._sensory_fanout)
-        # At most C (command neurons) of the inter neurons feed a forgotten command neuron, though
+        # At most C (command neurons) of the inter neurons feed an unreached command neuron, though
         # there may be more of them: the draw order of ncps 1.0.1.
         _fan_out(rng, self.add_synapse, inter, command, self._inter_fanout, cap=len(command))
         for _ in range(self._recurrent_command_synapses):
             source, target = rng.choice(command), rng.choice(command)
             self.add_synapse(source, target, rng.choice(POLARITIES))
-        # Seen from the motor neurons, who choose their sources, this is a fan-out backwards.
+        # From the motor neurons to their sources, this is a fan-out backwards.
         _fan_out(rng, self._add_backwards, motor, command, self._motor_fanin)
 
     def _add_backwards(self, dest: int, src: int, polarity: int) -> None:
@@ -174,20 +177,20 @@ def _fan_out(
     fanout: int,
     cap: int | None = None,
 ) -> None:
-    """Connects each source to `fanout` targets, then the targets that none of them chose.
+    """Connect each source to `fanout` targets, then the targets without a source.
 
-    A forgotten target gets the mean fan-in of its layer, at least 1, at most `cap` (all sources).
+    Each of those gets the mean fan-in of its layer, at least 1, at most `cap` (all sources).
     """
-    forgotten = set(targets)
+    unreached = set(targets)
     for source in sources:
         chosen = rng.choice(targets, size=fanout, replace=False)
-        forgotten.difference_update(chosen.tolist())
+        unreached.difference_update(chosen.tolist())
         for target, polarity in zip(chosen, rng.choice(POLARITIES, size=fanout), strict=True):
             connect(source, target, polarity)
 
     mean_fan_in = len(sources) * fanout // len(targets)
     fan_in = min(max(mean_fan_in, 1), cap or len(sources))
-    for target in sorted(forgotten):
+    for target in sorted(unreached):
         chosen = rng.choice(sources, size=fan_in, replace=False)
         for source, polarity in zip(chosen, rng.choice(POLARITIES, size=fan_in), strict=True):
             connect(source, target, polarity)

@@ -16,10 +16,10 @@ games' speed, 38 % when recording. What led to 71 % (70 to 77 in eight turns) an
 - Two halves, each in a thread with half of ALE's threads: 58 % and 50 %. All of ALE's threads for
   each half are a tenth slower, threads pinned to cores no faster, two halves in turns in one thread
   hardly faster than all games at once.
-- A step of 4 frames in one call of C (`sb3/fused_inference.py`): 0.13 ms, 0.22 with what Python does around
-  it, where kernels called one by one took 0.40. The encoder takes 0.11 ms of it. Two threads that
-  called kernels one by one at the same time handed Python's interpreter to and fro at each, and
-  took twice as long.
+- A step of 4 frames in one call of C (`sb3/fused_inference.py`): 0.13 ms, 0.22 with what Python
+  does around it, where kernels called one by one took 0.40. The encoder takes 0.11 ms of it. Two
+  threads that called kernels one by one at the same time handed Python's interpreter to and fro at
+  each, and took twice as long.
 - Actions sampled without `torch.multinomial`, which took 0.05 ms.
 """
 
