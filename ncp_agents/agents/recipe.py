@@ -195,7 +195,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"no recipe {path}; list some: ncp-agents train --list") from None
+        raise UserError(f"no recipe {path}; list the known ones: ncp-agents policies") from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise UserError(f"{path} is not a recipe, expected a TOML file") from None
     return from_toml(text, path)
