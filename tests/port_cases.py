@@ -1,5 +1,5 @@
-"""The table of cases that every port must pass, and what is right: outputs by `equations.py` in
-NumPy, gradients by torch through single steps of its cells, both in float64.
+"""The table of cases that every port must pass, and what is right: outputs by
+`layers/reference.py` in NumPy, gradients by torch through single steps of its cells, in float64.
 
 Axes: B batch, T steps, I inputs, N neurons.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ncp_agents.export import convert
-from ncp_agents.layers import reference as equations
+from ncp_agents.layers import reference
 from ncp_agents.layers.checks import MODES
 from ncp_agents.torch import LTC, CfC
 from ncp_agents.wirings import FullyConnected, wiring_from_config
@@ -65,7 +65,7 @@ CASES = [
     ),
     *(
         Case("CfC", N, True, settings={"activation": name, **DENSE})
-        for name in equations.ACTIVATIONS
+        for name in reference.ACTIVATIONS
         if name != "lecun_tanh"
     ),
     Case("CfC", NCP, True, settings={"mask_time_gates": True}),
@@ -134,10 +134,10 @@ def answer(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     result = {f"gradient/{k}": g.numpy() for k, g in zip(leaves, found, strict=True)}
     result |= {"output": output.detach().numpy(), "state": state.detach().numpy()}
 
-    by_equations = _by_equations(case, layer, arrays)
-    for name, value in by_equations.items():
+    by_reference = _by_reference(case, layer, arrays)
+    for name, value in by_reference.items():
         np.testing.assert_allclose(result[name], value, rtol=0, atol=1e-10)
-    return result | by_equations
+    return result | by_reference
 
 
 def check(answers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -182,7 +182,7 @@ def _by_steps(layer, given):
     return torch.stack(outputs, 1), h
 
 
-def _by_equations(case, layer, arrays):
+def _by_reference(case, layer, arrays):
     """The same in NumPy, without torch."""
     weights = {n.removeprefix("weights/"): np.float64(v) for n, v in arrays.items() if "/" in n}
     of_cell = {n.removeprefix("rnn_cell."): w for n, w in weights.items() if "rnn_cell" in n}
@@ -194,13 +194,13 @@ def _by_equations(case, layer, arrays):
 
     def step(x, h, dt):
         if case.kind == "LTC":
-            h = equations.ltc_step(x, h, of_cell, layer.rnn_cell.ode_unfolds, dt)
-            return equations.ltc_output(h, of_cell, layer.output_size), h
+            h = reference.ltc_step(x, h, of_cell, layer.rnn_cell.ode_unfolds, dt)
+            return reference.ltc_output(h, of_cell, layer.output_size), h
         if layer.wiring:
             wiring = layer.wiring
-            return equations.wired_cfc_step(x, h, of_cell, wiring, timespan=dt, **options)
+            return reference.wired_cfc_step(x, h, of_cell, wiring, timespan=dt, **options)
         activation = case.settings.get("activation", "lecun_tanh")
-        h = equations.cfc_step(x, h, of_cell, timespan=dt, activation=activation, **options)
+        h = reference.cfc_step(x, h, of_cell, timespan=dt, activation=activation, **options)
         return h, h
 
     h, c = np.float64(arrays["h"]), arrays.get("c")
@@ -210,7 +210,7 @@ def _by_equations(case, layer, arrays):
         h, c = h * keep, None if c is None else c * keep
         x, before, memory = arrays["x"][:, t], h, c
         if c is not None:
-            h, c = equations.memory_step(x, (h, c), of_memory)
+            h, c = reference.memory_step(x, (h, c), of_memory)
         shown, h = step(x, h, arrays["timespans"][:, t] if case.timespans else 1.0)
         if case.masked:
             counts = arrays["mask"][:, t, None]

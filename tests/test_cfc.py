@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncp_agents.layers import reference as equations
+from ncp_agents.layers import reference
 from ncp_agents.layers.checks import MODES
 from ncp_agents.torch import CfC, CfCCell, kernels
 from ncp_agents.wirings import NCP, AutoNCP, FullyConnected, Random
@@ -63,7 +63,7 @@ def numpy_weights(module: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def by_equation(rnn: CfC, x, h, timespans, resets) -> np.ndarray:
-    """States of all neurons (B, T, N), step by step from `equations.py`."""
+    """States of all neurons (B, T, N), step by step from `layers/reference.py`."""
     weights = numpy_weights(rnn.rnn_cell)
     states = []
     h = h.numpy()
@@ -71,11 +71,11 @@ def by_equation(rnn: CfC, x, h, timespans, resets) -> np.ndarray:
         h = np.where(resets[:, t : t + 1].numpy(), 0.0, h)
         step_input, dt = x[:, t].numpy(), timespans[:, t : t + 1].numpy()
         if isinstance(rnn.rnn_cell, CfCCell):
-            h = equations.cfc_step(
-                step_input, h, weights, rnn.rnn_cell.mode, dt, rnn.rnn_cell.activation_name
+            h = reference.cfc_step(
+                step_input, h, weights, rnn.rnn_cell.mode, dt, rnn.rnn_cell.spec.activation
             )
         else:
-            _, h = equations.wired_cfc_step(
+            _, h = reference.wired_cfc_step(
                 step_input, h, weights, rnn.wiring, rnn.rnn_cell.mode, dt
             )
         states.append(h)
@@ -122,7 +122,7 @@ def test_gradcheck_with_resets(mode, varying):
         torch.autograd.gradcheck(run, inputs, fast_mode=True)
 
 
-def reference(rnn: CfC) -> torch.nn.Module:
+def as_ncps(rnn: CfC) -> torch.nn.Module:
     """The ncps layer with the same weights."""
     cell = rnn.rnn_cell
     if isinstance(cell, CfCCell):
@@ -132,7 +132,7 @@ def reference(rnn: CfC) -> torch.nn.Module:
             proj_size=rnn.proj_size,
             mixed_memory=rnn.use_mixed,
             mode=cell.mode,
-            activation=cell.activation_name,
+            activation=cell.spec.activation,
             backbone_units=cell.backbone["0"].weight.shape[0] if cell.backbone_layers else 0,
             backbone_layers=cell.backbone_layers,
         )
@@ -155,7 +155,7 @@ def test_ncps_gives_the_same_outputs_and_gradients(mode, mixed_memory):
     kwargs = {"mixed_memory": mixed_memory, "proj_size": 4}
     for ours in [*(dense(mode, b, **kwargs) for b in BACKBONES), wired(mode, **kwargs)]:
         randomise(ours)
-        theirs = reference(ours)
+        theirs = as_ncps(ours)
         theirs.fc = ours.fc  # ncps projects all neurons where ours projects the outputs
         state = (h, 0.5 * h) if mixed_memory else h
         results = []

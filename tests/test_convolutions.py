@@ -13,6 +13,7 @@ from ncp_agents.sb3.encoders import CompactCNN
 from ncp_agents.torch import kernels
 from ncp_agents.torch.frozen import frozen
 from ncp_agents.torch.kernels import convolutions
+from ncp_agents.torch.kernels.library import constant
 
 # (C, H, W) of a frame, then (filters, kernel, stride) of each convolution
 CHAINS = {
@@ -160,7 +161,7 @@ def test_other_convolutions_do_not_fit(other):
     assert not convolutions.fits(frames, [nn.Conv2d(**plain, kernel_size=3, **other)])
     assert not convolutions.fits(frames, [nn.Conv2d(**plain, kernel_size=(3, 2))])
     assert not convolutions.fits(frames, [])
-    assert not convolutions.fits(frames, [nn.Conv2d(2, 2, 1)] * (convolutions.MAX_MAPS + 1))
+    assert not convolutions.fits(frames, [nn.Conv2d(2, 2, 1)] * (constant("MAX_MAPS") + 1))
 
 
 def test_a_policy_hands_its_bytes_over(monkeypatch):

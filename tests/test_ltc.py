@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ncp_agents.layers import reference as equations
+from ncp_agents.layers import reference
 from ncp_agents.torch import LTC, LTCCell, kernels
 from ncp_agents.wirings import AutoNCP, FullyConnected, Random, Wiring
 
@@ -34,7 +34,7 @@ def data(dtype=torch.float64, b=B, t=T):
 
 
 def by_equation(ltc: LTC, x, h, timespans, resets) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (B, T, M) and states (B, T, N), step by step from `equations.py`."""
+    """Outputs (B, T, M) and states (B, T, N), step by step from `layers/reference.py`."""
     cell = ltc.rnn_cell
     params = {key: value.detach().numpy() for key, value in cell.state_dict().items()}
     if cell.implicit_param_constraints:
@@ -43,11 +43,11 @@ def by_equation(ltc: LTC, x, h, timespans, resets) -> tuple[np.ndarray, np.ndarr
     v, outputs, states = h.numpy(), [], []
     for t in range(x.shape[1]):
         v = np.where(resets[:, t : t + 1].numpy(), 0.0, v)
-        v = equations.ltc_step(
+        v = reference.ltc_step(
             x[:, t].numpy(), v, params, cell.ode_unfolds, timespans[:, t].numpy(), cell.epsilon
         )
         states.append(v)
-        outputs.append(equations.ltc_output(v, params, cell.motor_size))
+        outputs.append(reference.ltc_output(v, params, cell.motor_size))
     return np.stack(outputs, 1), np.stack(states, 1)
 
 

@@ -157,7 +157,7 @@ def circuit_graph(policy: SavedPolicy) -> CircuitGraph:
         weight = cast(torch.nn.Linear, network.action_net).weight
         if isinstance(cell, LTCCell) and cell.output_mapping:
             weight = weight * cell.output_w
-    motor = state + np.arange(neurons)[_motor(circuit)]
+    motor = state + np.arange(neurons)[circuit.output_slice]
     target, source = np.divmod(np.arange(weight.numel()), weight.shape[1])
     synapses.append(
         GatedSynapses(
@@ -230,11 +230,6 @@ def _layers(cell: torch.nn.Module) -> list[CfCCell]:
     if isinstance(cell, WiredCfCCell):
         return cell.cells
     return [cell] if isinstance(cell, CfCCell) and not cell.backbone_layers else []
-
-
-def _motor(circuit: torch.nn.Module) -> slice:
-    """Return the place of the motor neurons in the state."""
-    return getattr(circuit, "output_slice", slice(0, circuit.output_size))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -12,7 +12,7 @@ from ncp_agents.keras.ops import Tensor
 from ncp_agents.keras.scan import Sequence, scan_cfc
 from ncp_agents.keras.sequence_layer import SequenceLayer
 from ncp_agents.keras.wired_cfc_cell import WiredCfCCell
-from ncp_agents.layers.checks import Mode, check_units
+from ncp_agents.layers.checks import Mode
 from ncp_agents.wirings import Wiring
 
 
@@ -61,7 +61,7 @@ class CfC(SequenceLayer):
             )
         else:
             cell = CfCCell(
-                check_units(units),
+                units,
                 mode,
                 activation,
                 backbone_units,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, Self
 
 import keras
@@ -33,6 +34,7 @@ class WiredCell(keras.layers.Layer):
         """Build the wiring for inputs of that shape and return I."""
         inputs = input_size(inputs_shape)
         self.wiring.build(inputs)
+        self.wiring = deepcopy(self.wiring)  # which later changes do not reach
         return inputs
 
     def get_config(self) -> dict[str, Any]:

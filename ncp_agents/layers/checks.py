@@ -23,19 +23,6 @@ ACTIVATIONS = ("lecun_tanh", "tanh", "relu", "silu", "gelu")
 """Of a CfC cell's backbone."""
 
 
-def renamed(name: str, value: Any, older: str, alias: Any, default: Any = None) -> Any:
-    """Return an argument that may also be given under its older name.
-
-    Raises:
-        ValueError: both are given, and differ.
-    """
-    if alias is None or alias == value:
-        return value
-    if value != default:
-        raise ValueError(f"{name} is {value!r} and {older}, its older name, {alias!r}; give one")
-    return alias
-
-
 def check_units(units: Any) -> int:
     """Return a dense layer's number of neurons.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from ncp_agents.layers.checks import Init, Mode, check_units
+from ncp_agents.layers.checks import Init, Mode
 from ncp_agents.mlx.cfc_cell import CfCCell
 from ncp_agents.mlx.sequence_layer import SequenceLayer
 from ncp_agents.mlx.wired_cfc_cell import WiredCfCCell
@@ -44,7 +44,7 @@ class CfC(SequenceLayer):
         else:
             cell = CfCCell(
                 input_size,
-                check_units(units),
+                units,
                 mode,
                 activation,
                 backbone_units,

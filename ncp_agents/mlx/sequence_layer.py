@@ -25,7 +25,7 @@ class SequenceLayer(Masked):
     """
 
     wiring: Any
-    """The circuit, None for a dense layer."""
+    """None for a dense layer."""
     output_size: int
     """M"""
 

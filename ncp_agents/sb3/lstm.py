@@ -34,6 +34,7 @@ class LSTMCircuit(nn.Module):
         if not isinstance(units, int):
             raise ValueError(f"an LSTM has no wiring, got {units}; give the number of neurons")
         self.input_size, self.state_size, self.output_size = input_size, units, units
+        self.output_slice = slice(0, units)
         self.rnn_cell = nn.LSTM(input_size, units, batch_first=True)
 
     def states(

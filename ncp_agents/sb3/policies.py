@@ -22,6 +22,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from ncp_agents import registry
+from ncp_agents.errors import NonFiniteError
 from ncp_agents.sb3.circuits import WiringLike, make_circuit
 from ncp_agents.sb3.encoders import CompactCNN, check_fits
 from ncp_agents.sb3.fused_inference import fused_inference
@@ -227,10 +228,13 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
         return self.action_net(self.mlp_extractor.forward_actor(motor)) / self.temperature
 
     def _distribution(self, neurons: Tensor) -> Distribution:
-        if isinstance(self.action_dist, CategoricalDistribution):
-            return self.action_dist.proba_distribution(self.logits(neurons))
-        motor = self.circuit.read_out(neurons)
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
+        try:
+            if isinstance(self.action_dist, CategoricalDistribution):
+                return self.action_dist.proba_distribution(self.logits(neurons))
+            motor = self.circuit.read_out(neurons)
+            return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(motor))
+        except ValueError as error:  # of torch's distributions
+            raise NonFiniteError("the network's output is NaN or infinite") from error
 
     def values(self, neurons: Tensor, features: Tensor) -> Tensor:
         """Return the critic's values (…, 1) of all neurons (…, N) and its features (…, I)."""
@@ -346,7 +350,7 @@ class MlpNcpPolicy(RecurrentActorCriticPolicy):
 
 
 class CnnNcpPolicy(MlpNcpPolicy):
-    """`MlpNcpPolicy` for images, with a convolutional encoder (`CompactCNN` unless told)."""
+    """`MlpNcpPolicy` for images, with a convolutional encoder (by default `CompactCNN`)."""
 
     default_wiring: ClassVar[WiringLike] = {"kind": "AutoNCP", "units": 64, "output_size": 16}
 

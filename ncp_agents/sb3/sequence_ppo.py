@@ -164,29 +164,14 @@ class SequencePPO(RecurrentPPO):
         """Train as RecurrentPPO does."""
         try:
             return super().learn(*args, **kwargs)
-        except ValueError as error:  # torch's distributions refuse NaN and infinity
-            if self._has_finite_values():
-                raise
-            raise NonFiniteError(
-                f"the network's output is NaN or infinite after {self.num_timesteps:,} steps"
-            ) from error
-
-    def _has_finite_values(self) -> bool:
-        """Return whether the critic's values of the last observations are finite."""
-        policy: Any = self.policy
-        if self._last_obs is None or self._last_lstm_states is None:
-            return True
-        obs, _ = policy.obs_to_tensor(self._last_obs)
-        starts = torch.as_tensor(self._last_episode_starts, device=self.device).float()
-        with torch.no_grad():
-            values = policy.predict_values(obs, self._last_lstm_states.vf, starts)
-        return bool(torch.isfinite(values).all())
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error} after {self.num_timesteps:,} steps") from error
 
     def _check_finite(self, loss: float = 0.0) -> None:
         """Raise NonFiniteError where a loss or a weight is NaN or infinite."""
         bad = ["the loss"] if not np.isfinite(loss) else not_finite(self.policy)
         if bad:
-            raise NonFiniteError(f"{bad[0]} is NaN or infinite after {self.num_timesteps:,} steps")
+            raise NonFiniteError(f"{bad[0]} is NaN or infinite")
 
     def train(self) -> None:
         """Update the policy from the rollout, as PPO does (Schulman et al. 2017)."""

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncp_agents import registry
-
 
 @dataclass(frozen=True)
 class Activation:
@@ -45,12 +43,3 @@ ACTIVATIONS = {
     "silu": Activation(F.silu),
     "gelu": Activation(F.gelu),
 }
-
-
-def find_activation(name: str) -> Activation:
-    """Return the activation of that name.
-
-    Raises:
-        UnknownNameError: with the nearest known name.
-    """
-    return registry.get("activation", name, ACTIVATIONS)

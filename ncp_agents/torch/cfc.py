@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ncp_agents.layers.checks import Init, Mode, check_units
+from ncp_agents.layers.checks import Init, Mode
 from ncp_agents.torch.cfc_cell import CfCCell
 from ncp_agents.torch.scan import scan
 from ncp_agents.torch.sequence_layer import SequenceLayer
@@ -64,7 +64,7 @@ class CfC(SequenceLayer):
         else:
             cell = CfCCell(
                 input_size,
-                check_units(units),
+                units,
                 mode,
                 activation,
                 backbone_units,

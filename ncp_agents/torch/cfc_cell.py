@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ncp_agents import registry
-from ncp_agents.layers.checks import Init, Mode, check_step, renamed
+from ncp_agents.layers.checks import Init, Mode, check_step
 from ncp_agents.layers.spec import CfCSpec
-from ncp_agents.torch.activations import find_activation
+from ncp_agents.torch.activations import ACTIVATIONS
 from ncp_agents.torch.heads import Head
 from ncp_agents.validation import check_integer
 
@@ -74,9 +74,9 @@ class CfCCell(nn.Module):
         if isinstance(sparsity_mask, Tensor):
             sparsity_mask = sparsity_mask.detach().cpu().numpy()
         self.spec = spec = CfCSpec(
-            renamed("units", units, "hidden_size", hidden_size),
+            _renamed("units", units, "hidden_size", hidden_size),
             mode,
-            renamed(
+            _renamed(
                 "activation", activation, "backbone_activation", backbone_activation, "lecun_tanh"
             ),
             backbone_units,
@@ -89,11 +89,9 @@ class CfCCell(nn.Module):
         self.hidden_size = self.state_size = self.output_size = units = spec.units
         self.output_slice, self.wiring = slice(0, units), None
         self.mode: Mode = mode
-        self.activation_name = spec.activation
-        self.activation = find_activation(spec.activation)
+        self.activation = ACTIVATIONS[spec.activation]
         self.backbone_layers = spec.backbone_layers
         self.backbone_dropout = backbone_dropout
-        self.mask_time_gates = mask_time_gates
 
         *widths, width = spec.widths(input_size)
         self.register_buffer("sparsity_mask", None)
@@ -169,3 +167,16 @@ class CfCCell(nn.Module):
 def absolute(w: Tensor) -> Tensor:
     """|w| whose slope at 0 is +1, so that a w_tau that starts at zero can move."""
     return torch.where(w < 0, -w, w)
+
+
+def _renamed(name: str, value: Any, older: str, alias: Any, default: Any = None) -> Any:
+    """Return an argument that may also be given under its older name.
+
+    Raises:
+        ValueError: both are given, and differ.
+    """
+    if alias is None or alias == value:
+        return value
+    if value != default:
+        raise ValueError(f"{name} is {value!r} and {older}, its older name, {alias!r}; give one")
+    return alias

@@ -62,6 +62,7 @@ class LTC(Wired, SequenceLayer):
         )
         super().__init__(cell, input_size, return_sequences, batch_first, mixed_memory)
         self.output_size = cell.output_size
+        self.output_slice = slice(0, cell.output_size)
 
     def read_out(self, states: Tensor) -> Tensor:
         """The neurons' states (…, N) → outputs (…, M)."""

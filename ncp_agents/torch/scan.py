@@ -111,8 +111,6 @@ def scan_ltc(
 ) -> tuple[Tensor, Tensor]:
     """Return the states (T, B, N) of LTC neurons and the final state (B, N), as `scan`."""
     membrane = prepared(cell, None, cell.membrane)
-    if isinstance(timespans, Tensor):
-        timespans = timespans.to(v.dtype)
     if ltc.fits(membrane, v) and not kernels.have_tangents(x, v, *membrane.tensors):
         states = ltc.run(membrane, x, v, timespans, resets, frozen=is_frozen(cell))
         return states, states[-1].clone()

@@ -24,9 +24,11 @@ class SequenceLayer(nn.Module, ABC):
     """
 
     wiring: Any
-    """The circuit, None for a dense layer."""
+    """None for a dense layer."""
     output_size: int
     """M"""
+    output_slice: slice
+    """Where the motor neurons are in the state."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def sparsity(value: Any) -> float:
-    """Return `value` as a plain float in [0, 1), the share of possible synapses left out."""
+    """Return `value` as a plain float in [0, 1), the fraction of possible synapses left out."""
     try:
         level = float(value)
     except (TypeError, ValueError):

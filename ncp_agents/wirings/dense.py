@@ -1,4 +1,4 @@
-"""Wirings of one layer: every synapse, or a random share of them."""
+"""Wirings of one layer: every synapse, or a random fraction of them."""
 
 from typing import Any
 
@@ -51,12 +51,12 @@ class FullyConnected(SeededWiring):
 
 
 class Random(SeededWiring):
-    """A random share of all possible synapses.
+    """A random fraction of all possible synapses.
 
     Args:
         units: N.
         output_dim: M; the first M neurons are motor neurons. None: all N.
-        sparsity_level: share of the synapses left out, 0.0 (dense) <= level < 1.0.
+        sparsity_level: fraction of the synapses left out, 0.0 (dense) <= level < 1.0.
         random_seed: seed of the synapses and their polarities.
     """
 

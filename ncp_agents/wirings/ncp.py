@@ -115,7 +115,7 @@ class AutoNCP(NCP):
     """An NCP whose layer sizes and fan-outs follow from the number of units and outputs.
 
     Of the neurons that are not motor neurons, 40 % are command and 60 % inter neurons; each fan-out
-    is the share 1 - sparsity_level of the layer it leads to.
+    is the fraction 1 - sparsity_level of the layer it leads to.
 
     Args:
         units: N.

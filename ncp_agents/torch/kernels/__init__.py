@@ -1,9 +1,9 @@
 """Native kernels behind operators of torch, each equal to the plain path up to float rounding.
 
-`torch.ops.ncp_agents` has an operator a cell: in C for the CPU, in Triton for GPUs. They are chosen
-by themselves where they fit. `with kernels.off():`, or the environment variable
-`NCP_AGENTS_KERNELS=0`, keeps to plain torch, which can be differentiated as often as wanted and
-takes part in every transform.
+`torch.ops.ncp_agents` has operators for CfC, LTC and convolutions, in C for the CPU and in Triton
+for GPUs. They are chosen by themselves where they fit. `with kernels.off():`, or the environment
+variable `NCP_AGENTS_KERNELS=0`, keeps to plain torch, which can be differentiated as often as
+wanted and takes part in every transform.
 """
 
 from __future__ import annotations

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 
+def heads_of(timespans: Tensor | None) -> int:
+    """Return D, how many linear maps each CfC neuron has: a gate of constant timespans is one."""
+    return 3 if timespans is None else 4
+
+
 def batch_first(values: Tensor) -> bool:
     """Return whether an array's batch comes first in memory."""
     return values.stride(0) < values.stride(1)

@@ -18,7 +18,14 @@ from torch import Tensor
 from ncp_agents.torch import kernels
 from ncp_agents.torch.fused_weights import FusedWeights, Sizes
 from ncp_agents.torch.kernels import cfc_cpu
-from ncp_agents.torch.kernels.arrays import batch_first, flat, new_layers_like, new_like
+from ncp_agents.torch.kernels.arrays import (
+    batch_first,
+    flat,
+    heads_of,
+    new_layers_like,
+    new_like,
+    ordered,
+)
 from ncp_agents.torch.kernels.operators import register
 
 
@@ -64,15 +71,6 @@ def run(
     return states
 
 
-def heads_of(timespans: Tensor | None) -> int:
-    """Return D."""
-    return 3 if timespans is None else 4
-
-
-def _cpu(*args: Any) -> tuple[Tensor, ...]:
-    return cfc_cpu.forward(*args)
-
-
 def _cuda(*args: Any) -> tuple[Tensor, ...]:
     from ncp_agents.torch.kernels import cfc_triton
 
@@ -91,7 +89,7 @@ def _fake(
     relu: bool,
     keep: bool,
 ) -> tuple[Tensor, ...]:
-    x = x.contiguous() if x.is_cuda else cfc_cpu.ordered(x)
+    x = x.contiguous() if x.is_cuda else ordered(x)
     states = new_like(x, h.shape[1])
     if not keep:
         return states, *(x.new_empty(0) for _ in range(3))
@@ -157,10 +155,6 @@ def _lead(values: Tensor) -> tuple[int, int]:
     return (rows, steps) if batch_first(values) else (steps, rows)
 
 
-def _cpu_backward(*args: Any) -> tuple[Tensor, ...]:
-    return cfc_cpu.backward(*args)
-
-
 def _cuda_backward(*args: Any) -> tuple[Tensor, ...]:
     from ncp_agents.torch.kernels import cfc_triton
 
@@ -197,14 +191,14 @@ _INPUTS = (
 cfc_backward = register(
     f"cfc_backward(Tensor dstates, {_INPUTS}, Tensor states, Tensor activity, Tensor hidden) -> "
     "(Tensor, Tensor, Tensor, Tensor)",
-    {"CPU": _cpu_backward, "CUDA": _cuda_backward},
+    {"CPU": cfc_cpu.backward, "CUDA": _cuda_backward},
     _fake_backward,
 )
 """Gradients of the heads (T, B, D N), layer after layer, in each head after head; of the backbone's
 layers before their activation (L, T, B, U); of h (B, N); of timespans (T, B)."""
 cfc = register(
     f"cfc({_INPUTS}, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
-    {"CPU": _cpu, "CUDA": _cuda},
+    {"CPU": cfc_cpu.forward, "CUDA": _cuda},
     _fake,
     _backward,
     _setup_context,

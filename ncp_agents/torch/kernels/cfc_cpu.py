@@ -13,6 +13,7 @@ from ncp_agents.torch.fused_weights import FusedWeights
 from ncp_agents.torch.kernels.arrays import (
     batch_first,
     flat,
+    heads_of,
     in_order_of,
     new_layers_like,
     new_like,
@@ -21,6 +22,7 @@ from ncp_agents.torch.kernels.arrays import (
 from ncp_agents.torch.kernels.library import (
     available,
     bytes_,
+    constant,
     ffi,
     floats,
     library,
@@ -29,12 +31,14 @@ from ncp_agents.torch.kernels.library import (
 )
 from ncp_agents.torch.kernels.pipeline import KernelCall
 
-MAX_LAYERS = 16  # of kernels.h
-
 
 def fits(weights: FusedWeights) -> bool:
     """Return whether the kernel takes these weights."""
-    return bool(weights.activation.kernel) and len(weights.linears) <= MAX_LAYERS and available()
+    return (
+        bool(weights.activation.kernel)
+        and available()
+        and len(weights.linears) <= constant("MAX_LAYERS")
+    )
 
 
 def forward(
@@ -51,7 +55,7 @@ def forward(
 ) -> tuple[Tensor, ...]:
     """Return states, activity, sources and hidden, as the operator `cfc`."""
     x, h, timespans, resets, weights = _contiguous(x, h, timespans, resets, weights)
-    call = _call(x, weights, layer_sizes, depth, no_gate, relu, heads=3 + (timespans is not None))
+    call = _call(x, weights, layer_sizes, depth, no_gate, relu, heads=heads_of(timespans))
     states, drive = new_like(x, h.shape[1]), None
     _read(call, x, h, timespans, resets)
     if keep or x.shape[0] > 1:
@@ -91,7 +95,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Return the gradients, as the operator `cfc_backward`."""
     x, h, timespans, resets, weights = _contiguous(x, h, timespans, resets, weights)
-    call = _call(x, weights, layer_sizes, depth, no_gate, relu, heads=3 + (timespans is not None))
+    call = _call(x, weights, layer_sizes, depth, no_gate, relu, heads=heads_of(timespans))
     dstates = in_order_of(states, dstates)
     dheads, dh = new_like(x, call.heads * h.shape[1]), torch.empty_like(h)
     dhidden = new_layers_like(x, depth, weights[0].shape[0]) if depth else torch.empty_like(hidden)
@@ -119,7 +123,7 @@ def frozen_forward(
     drive = None
     if x.shape[0] > 1:
         drive = _drive(x, weights.tensors[0], weights.sizes.layer_sizes, weights.depth)
-    call = _packed_call(weights, x, drive, heads=3 + (timespans is not None))
+    call = _packed_call(weights, x, drive, heads=heads_of(timespans))
     _read(call, x, h, timespans, resets)
     call.states, call.drive = floats(states), floats(drive)
     _run("cfc_forward", call, weights.tensors)

@@ -23,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ncp_agents.torch.fused_weights import FusedWeights
+from ncp_agents.torch.kernels.arrays import heads_of
 
 ROWS = 16  # the fewest that tl.dot takes
 MAX_NEURONS = 64  # three heads of 64 x 64 weights, in float32, stay on chip
@@ -46,7 +47,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, ...]:
     """Return states, activity, sources and hidden, as the operator `cfc`; all time first."""
-    x, heads = x.contiguous(), 3 if timespans is None else 4
+    x, heads = x.contiguous(), heads_of(timespans)
     steps, rows, inputs = x.shape
     neurons = h.shape[1]
     if resets is not None:  # also a state that is NaN
@@ -103,7 +104,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Return the gradients, as the operator `cfc_backward`."""
     steps, rows, neurons = states.shape
-    heads = 3 if timespans is None else 4
+    heads = heads_of(timespans)
     dheads, dh = torch.empty_like(activity), torch.empty_like(h)
     # Layers reach a step at different waves, and add up.
     dtimespans = None if timespans is None else torch.zeros_like(timespans.contiguous())
@@ -268,7 +269,7 @@ def _forward(
             if HEADS == 4:
                 z0 = tl.dot(h, w0, acc=z0, input_precision="ieee")
         else:
-            # A layer forgets itself, not what the layer before it did in the same step.
+            # A reset clears the layer's own state, not what the layer before it did in this step.
             reset = tl.load(resets + at, mask=active, other=0) != 0
             own = tl.where(reset, 0.0, h)
             z1 = tl.dot(own, tl.where(within, w1, 0.0), acc=z1, input_precision="ieee")

@@ -17,6 +17,7 @@ from ncp_agents.torch.frozen import prepared
 from ncp_agents.torch.kernels.library import (
     available,
     bytes_,
+    constant,
     ffi,
     floats,
     padded,
@@ -25,7 +26,6 @@ from ncp_agents.torch.kernels.library import (
 from ncp_agents.torch.kernels.operators import register
 from ncp_agents.torch.kernels.pipeline import KernelCall
 
-MAX_MAPS = 4  # of kernels.h
 EPSILON = 1e-5
 """Of `torch.nn.functional.layer_norm`."""
 
@@ -44,10 +44,11 @@ def fits(frames: Tensor, cnn: Iterable[nn.Module]) -> bool:
         and not frames.requires_grad
         and not torch.is_autocast_enabled("cpu")
         and frames.dim() == 4
-        and 0 < len(chain) <= MAX_MAPS
+        and len(chain) > 0
         and frames.shape[1] == chain[0].in_channels
         and all(map(_is_plain, chain))
         and available()
+        and len(chain) <= constant("MAX_MAPS")
     )
 
 

@@ -60,6 +60,12 @@ def available() -> bool:
     return library() is not None
 
 
+@torch.compiler.assume_constant_result
+def constant(name: str) -> int:
+    """Return a constant of `kernels.h`, where there is a library."""
+    return getattr(library(), name)
+
+
 def load(path: Path) -> Any:
     """Return the library in a file."""
     _declare()

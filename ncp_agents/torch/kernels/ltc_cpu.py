@@ -138,7 +138,7 @@ def _contiguous(
     x: Tensor, v: Tensor, timespans: Tensor | None, resets: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     return (
-        ordered(x.to(v.dtype)),
+        ordered(x),
         v.contiguous(),
         None if timespans is None else timespans.contiguous(),
         None if resets is None else resets.contiguous(),

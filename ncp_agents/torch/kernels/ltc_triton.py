@@ -35,7 +35,7 @@ def run(
     membrane: Membrane, x: Tensor, v: Tensor, timespans: float | Tensor, resets: Tensor | None
 ) -> Tensor:
     """Return v after every step, (T, B, N); the arguments are those of `ltc.run`."""
-    conductance, pull = membrane.base(x.to(v.dtype))
+    conductance, pull = membrane.base(x)
     if not isinstance(timespans, Tensor):
         timespans = v.new_full(x.shape[:2], timespans)
     states, _ = ltc_unfold(
