@@ -221,3 +221,16 @@ def test_a_forked_child_continues_with_one_thread():
         [sys.executable, "-c", FORKED], capture_output=True, text=True, check=True, timeout=120
     )
     assert answer.stdout.strip() == "0"
+
+
+def test_threads_may_load_the_library_at_the_same_time():
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from ncp_agents.torch.kernels import library
+import sys
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(8) as pool:
+    assert all(pool.map(lambda _: library.available(), range(8)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

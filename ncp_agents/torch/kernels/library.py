@@ -16,12 +16,15 @@ import torch
 from cffi import FFI
 from torch import Tensor
 
-ffi: Any = FFI()  # its types are made from kernels.h, when the library is loaded
-NULL = ffi.NULL
 
 # The instruction sets that `hatch_build.py` makes a library for, by torch's names; best first.
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2"}
 HERE = Path(__file__).parent
+
+ffi: Any = FFI()
+ffi.cdef((HERE / "kernels.h").read_text(encoding="utf-8"))
+ffi.cdef("void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);")
+NULL = ffi.NULL
 
 MIN_PARALLEL_OPS = 2e6  # multiplications, some 30 us; waking a thread takes about as long
 
@@ -68,14 +71,7 @@ def constant(name: str) -> int:
 
 def load(path: Path) -> Any:
     """Return the library in a file."""
-    _declare()
     return ffi.dlopen(str(path))
-
-
-@cache
-def _declare() -> None:
-    ffi.cdef((HERE / "kernels.h").read_text(encoding="utf-8"))
-    ffi.cdef("void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);")
 
 
 def padded(count: int) -> int:
