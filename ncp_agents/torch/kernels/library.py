@@ -16,7 +16,6 @@ import torch
 from cffi import FFI
 from torch import Tensor
 
-
 # The instruction sets that `hatch_build.py` makes a library for, by torch's names; best first.
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2"}
 HERE = Path(__file__).parent
