@@ -139,9 +139,9 @@ def _record_round(
     record_with_bar(
         student,
         demos,
-        recipe.cloning.dagger_games,
+        recipe.cloning.dagger_episodes,
         seed=recipe.seed,
         progress=progress,
-        watch=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
+        transform=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
     )
     return demos

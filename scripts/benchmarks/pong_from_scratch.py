@@ -93,7 +93,7 @@ def reached(rows: list[Mapping[str, float]]) -> tuple[float, float] | None:
 
 def settled(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
     """The rows whose mean return is of a whole window: the first games to end are short ones."""
-    return [row for row in rows if row.get("games", 0) >= WINDOW and "return_mean" in row]
+    return [row for row in rows if row.get("episodes", 0) >= WINDOW and "return_mean" in row]
 
 
 def summary(goals: list[tuple[float, float]]) -> tuple[str, str]:
