@@ -31,7 +31,7 @@ def test_a_saved_policy_is_complete_and_acts(name, folder):
     assert named == asdict(policy.recipe)  # no field is left to defaults, which may change
     assert policy.name == name
     frames = np.zeros((2, policy.recipe.environment.frame_stack, 84, 84), np.uint8)
-    actions, state = policy.act(frames)
+    actions, state = policy.predict(frames)
     assert actions.shape == (2,)
     assert state is not None
     for file in ("curve.png", "README.md", "scores.json"):

@@ -99,7 +99,7 @@ def test_a_run_leaves_recipe_progress_events_and_policy(finished):
     assert list(last) == list(COLUMNS)
     assert float(last["steps_per_second"]) > 0
     assert float(last["entropy"]) == pytest.approx(np.log(6), rel=0.1)  # six actions, untrained
-    actions, _ = saved_policy.load(finished.policy).act(np.zeros((2, 1, 84, 84), np.uint8))
+    actions, _ = saved_policy.load(finished.policy).predict(np.zeros((2, 1, 84, 84), np.uint8))
     assert actions.shape == (2,)
     events = EventAccumulator(str(finished.tensorboard)).Reload()
     assert [e.step for e in events.Scalars("train/value_loss")] == [ROLLOUT * i for i in (2, 3, 4)]

@@ -69,7 +69,7 @@ class SavedPolicy:
         """Return the space of a single environment's observations."""
         return self.network.observation_space
 
-    def act(
+    def predict(
         self,
         observation: np.ndarray,
         state: State | None = None,
@@ -103,8 +103,6 @@ class SavedPolicy:
             actions = self.sample_actions(logits, deterministic)
         return actions.cpu().numpy(), tuple(part.cpu().numpy() for part in states)
 
-    predict = act
-
     def sample_actions(self, logits: Tensor, deterministic: bool) -> Tensor:
         """Return actions (B,), sampled or greedy, from logits (B, A)."""
         if deterministic:
@@ -127,9 +125,8 @@ def policy_kwargs(recipe: Recipe) -> dict[str, Any]:
     if circuit.cell != "lstm":
         circuit_kwargs["mixed_memory"] = circuit.mixed_memory
     if circuit.cell == "cfc":
-        circuit_kwargs |= {"mode": circuit.mode, "init": circuit.init}
-        if circuit.mask_time_gates and circuit.wiring != "dense":
-            circuit_kwargs["mask_time_gates"] = True
+        for name in ("mode", "init", "mask_time_gates"):
+            circuit_kwargs[name] = getattr(circuit, name)
     return {
         "features_extractor_class": find_encoder(recipe.policy.encoder),
         "features_extractor_kwargs": {"features_dim": recipe.policy.features},

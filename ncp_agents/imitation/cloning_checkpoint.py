@@ -12,8 +12,8 @@ from torch import nn
 from ncp_agents.agents.recipe import NonNegative
 from ncp_agents.agents.weights import load_tensors, save_tensors
 from ncp_agents.errors import UserError
-from ncp_agents.schema import Validated, parse_json
-from ncp_agents.training.checkpoint import Finite, Total, learning_state, restore_learning
+from ncp_agents.schema import Finite, Validated, parse_json
+from ncp_agents.training.checkpoint import Total, learning_state, restore_learning
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class EpsilonGreedyPolicy:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State | None]:
-        """Return actions (B,) and the policy's next state; see `SavedPolicy.act`."""
+        """Return actions (B,) and the policy's next state; see `SavedPolicy.predict`."""
         actions, state = self.policy.predict(observation, state, episode_start, deterministic)
         at_random = self.random.random(actions.shape) < self.epsilon
         uniform = self.random.integers(self.actions, size=actions.shape)
