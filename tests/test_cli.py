@@ -23,7 +23,7 @@ from ncp_agents.cli.console import Terminal
         (["train", "pong-cfc", "--steps", "0"], "steps"),
         (["train", "pong-cfc", "--run", "{tmp}", "--resume"], "not a run folder"),
         (["train", "pong-cfc", "--run", "{tmp}/full"], "--resume"),
-        (["clone"], "which network?"),
+        (["clone"], "which policy?"),
         (["clone", "pong-cfc"], "--demos"),
         (["clone", "pong-cfc", "--demos", "x", "--dagger", "3"], "--teacher"),
         (["record"], "which policy?"),

@@ -140,8 +140,7 @@ def test_kill_9_loses_at_most_one_checkpoint_interval(tmp_path):
 
 def test_killed_before_the_first_checkpoint_starts_again(tmp_path):
     run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
-    result = train(RunFolder.open(run.path), resume=True, progress=False)
-    assert result.progress.steps == SMALL_RECIPE.steps
+    assert train(RunFolder.open(run.path), resume=True, progress=False).steps == SMALL_RECIPE.steps
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_evaluations_are_logged_and_the_best_policy_is_kept(tmp_path):
     returns = [row["eval_return"] for row in evaluations_of(run.path)]
     assert len(returns) == 2
     assert all(-21 <= score <= 21 for score in returns)
-    assert result.progress.best_return == max(returns)
+    assert result.best_return == max(returns)
     assert [steps[-1] for steps in calls] == [ROLLOUT, 2 * ROLLOUT, 2 * ROLLOUT]
     saved_policy.load(run.policy)
 

@@ -20,6 +20,8 @@ from ncp_agents.errors import UserError
 from ncp_agents.layers.checks import Init, Mode
 from ncp_agents.schema import Validated, parse_toml
 
+RECIPE = "recipe.toml"
+
 Count = Annotated[int, Field(ge=1, le=10**6)]
 CountOrNever = Annotated[int, Field(ge=0, le=10**12)]
 Size = Annotated[int, Field(ge=1, le=4096)]  # of a layer

@@ -22,7 +22,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ncp_agents.agents.recipe import Recipe, read_recipe, to_toml
+from ncp_agents.agents.recipe import RECIPE, Recipe, read_recipe, to_toml
 from ncp_agents.agents.weights import load_tensors, load_weights, save_tensors, weights
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
@@ -31,8 +31,8 @@ from ncp_agents.files import check_writable, sha256, write_text
 from ncp_agents.sb3.encoders import find_encoder
 from ncp_agents.sb3.policies import CnnNcpPolicy
 
-RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"
-PROGRESS, CLONING, CURVE = "progress.csv", "cloning.csv", "curve.png"
+WEIGHTS, PROGRESS, CLONING = "weights.safetensors", "progress.csv", "cloning.csv"
+CURVE = "curve.png"
 
 State = tuple[np.ndarray, ...]
 

@@ -63,13 +63,3 @@ def load_checkpoint(
         raise UserError(f"{path} is of other demos; name those, or another --run")
     restore_learning(network, optimizer, tensors, path)
     return state.progress
-
-
-def read_progress(path: Path) -> CloningProgress:
-    """Return the progress that a checkpoint was saved at.
-
-    Raises:
-        UserError: a checkpoint that is damaged or of another kind.
-    """
-    _, metadata = load_tensors(path)
-    return parse_json(_Metadata, metadata.get("cloning", ""), path).progress

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ncp_agents.agents.recipe import Recipe, read_recipe, to_toml
-from ncp_agents.agents.saved_policy import CLONING, CURVE, PROGRESS, RECIPE, WEIGHTS, files
+from ncp_agents.agents.recipe import RECIPE, Recipe, read_recipe, to_toml
+from ncp_agents.agents.saved_policy import CLONING, CURVE, PROGRESS, WEIGHTS, files
 from ncp_agents.errors import UserError
 from ncp_agents.files import UNFINISHED, copy_files, locked, remove_temporary_files, write_text
 
