@@ -68,7 +68,8 @@ def test_a_mistake_in_an_option_is_exit_code_2(arguments, fact, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["trian"], ["train", "pnog-cfc"], ["evaluate", "pnog-cfc"]]
+    "arguments",
+    [["--help"], ["trian"], ["train", "pnog-cfc"], ["evaluate", "pnog-cfc"], ["policies", "-h"]],
 )
 def test_help_and_misspelt_names_are_answered_without_torch(arguments):
     code = f"import sys; from ncp_agents.cli import main; main({arguments}); print(*sys.modules)"

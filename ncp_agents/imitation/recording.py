@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ncp_agents.agents.saved_policy import SavedPolicy
+from ncp_agents.agents.saved_policy import SavedPolicy, State
 from ncp_agents.datasets.demonstrations import Demonstrations, Entry, Provenance
 from ncp_agents.datasets.episode_file import Episode
 from ncp_agents.envs.atari import AtariVecEnv
@@ -31,8 +31,28 @@ from ncp_agents.evaluation.rollout import (
     resumed_seed,
     rollout,
 )
-from ncp_agents.imitation.epsilon_greedy import EpsilonGreedyPolicy
 from ncp_agents.imitation.keyboard import HumanPolicy
+
+
+class EpsilonGreedyPolicy:
+    """Another policy, with a uniformly random action instead with probability `epsilon`."""
+
+    def __init__(self, policy: Policy, actions: int, epsilon: float, seed: int) -> None:
+        self.policy, self.actions, self.epsilon = policy, actions, epsilon
+        self.random = np.random.default_rng(seed)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State | None]:
+        """Return actions (B,) and the policy's next state; see `SavedPolicy.predict`."""
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic)
+        at_random = self.random.random(actions.shape) < self.epsilon
+        uniform = self.random.integers(self.actions, size=actions.shape)
+        return np.where(at_random, uniform, actions), state
 
 
 def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[Episode]:
