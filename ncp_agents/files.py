@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ncp_agents.errors import UserError
 
 UNFINISHED = ".unfinished"  # suffix of temporary folders
@@ -73,6 +75,24 @@ def _temporary(path: Path) -> Iterator[Path]:
             raise
 
 
+@contextmanager
+def locked(path: Path, message: str) -> Iterator[None]:
+    """Enter a context in which no other process holds the lock file `path`.
+
+    Raises:
+        UserError: another process holds it; with the message.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(message) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def remove_temporary_files(path: Path) -> None:
     """Remove what a killed process left of writing `path`, which no other may write now."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
@@ -116,8 +136,6 @@ def check_writable(path: Path, option: str) -> None:
     """
     path = path.resolve()
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
         _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

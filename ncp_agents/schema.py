@@ -12,13 +12,15 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
 from ncp_agents.errors import UserError, shown
 from ncp_agents.registry import did_you_mean
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 T = TypeVar("T")
 MAX_TEXT = 160  # characters of a key's path, or of a parser's words

@@ -144,7 +144,7 @@ def test_a_game_is_cut_at_max_frames_after_its_true_last_frame():
         assert infos == [{}] * 4 or dones.all()
 
 
-def test_death_in_the_last_step_is_no_truncation():
+def test_a_life_lost_in_the_last_step_is_terminal_for_sb3_and_truncates_the_episode():
     env = AtariVecEnv("breakout", 1, "v4", seed=4)
     env.reset()
     first_loss = next(n for n, step in enumerate(play(env, 300), start=1) if step[2][0])
@@ -155,6 +155,7 @@ def test_death_in_the_last_step_is_no_truncation():
 
     assert dones[0]
     assert infos[0]["TimeLimit.truncated"] is False
+    assert infos[0]["truncated"] is True
     assert infos[0]["episode"]["l"] == first_loss
 
 

@@ -23,7 +23,7 @@ from ncp_agents.cli.console import Terminal
         (["train", "pong-cfc", "--steps", "0"], "steps"),
         (["train", "pong-cfc", "--run", "{tmp}", "--resume"], "not a run folder"),
         (["train", "pong-cfc", "--run", "{tmp}/full"], "--resume"),
-        (["clone"], "which network?"),
+        (["clone"], "which policy?"),
         (["clone", "pong-cfc"], "--demos"),
         (["clone", "pong-cfc", "--demos", "x", "--dagger", "3"], "--teacher"),
         (["record"], "which policy?"),
@@ -68,7 +68,8 @@ def test_a_mistake_in_an_option_is_exit_code_2(arguments, fact, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["trian"], ["train", "pnog-cfc"], ["evaluate", "pnog-cfc"]]
+    "arguments",
+    [["--help"], ["trian"], ["train", "pnog-cfc"], ["evaluate", "pnog-cfc"], ["policies", "-h"]],
 )
 def test_help_and_misspelt_names_are_answered_without_torch(arguments):
     code = f"import sys; from ncp_agents.cli import main; main({arguments}); print(*sys.modules)"

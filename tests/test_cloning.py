@@ -1,5 +1,6 @@
 """Cloning end to end: real episodes, killed and resumed."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 
 from ncp_agents.agents import saved_policy
 from ncp_agents.agents.recipe import Circuit, Cloning, Environment, PolicyRecipe, Recipe, Schedule
+from ncp_agents.agents.weights import load_tensors
 from ncp_agents.cli import main
 from ncp_agents.datasets.atari_cloning import SHIPPED
 from ncp_agents.datasets.demonstrations import Demonstrations
@@ -21,7 +23,7 @@ from ncp_agents.datasets.sequences import EpisodeSubset
 from ncp_agents.errors import NonFiniteError, UserError
 from ncp_agents.evaluation.evaluate import evaluate
 from ncp_agents.imitation.cloning import EVALUATION_SEED, clone
-from ncp_agents.imitation.cloning_checkpoint import CloningProgress, read_progress
+from ncp_agents.imitation.cloning_checkpoint import CloningProgress
 from ncp_agents.imitation.cloning_csv import read_epochs, write_epochs
 from ncp_agents.imitation.learner import class_weights
 from ncp_agents.training.run_folder import RunFolder
@@ -39,6 +41,10 @@ RECIPE = Recipe(
 def cloned(path: Path, recipe: Recipe = RECIPE, **options) -> tuple[RunFolder, CloningProgress]:
     run = RunFolder.create(path, recipe)
     return run, clone(run, [Demonstrations(PONG)], progress=False, **options)
+
+
+def progress_of(run: RunFolder) -> dict[str, float]:
+    return json.loads(load_tensors(run.checkpoint)[1]["cloning"])["progress"]
 
 
 def changed(**options) -> Recipe:
@@ -97,7 +103,7 @@ def test_the_policy_with_the_best_return_is_kept(tmp_path):
     recipe = replace(changed(eval_every=1), schedule=Schedule(eval_episodes=1))
     run, progress = cloned(tmp_path / "run", recipe)
     returns = [row.eval_return for row in read_epochs(run.cloning)]
-    assert progress.best_return == read_progress(run.checkpoint).best_return == max(returns)
+    assert progress.best_return == progress_of(run)["best_return"] == max(returns)
     again = evaluate(saved_policy.load(run.policy), episodes=1, seed=EVALUATION_SEED)
     assert again.mean == progress.best_return
 
@@ -126,7 +132,7 @@ def test_kill_9_leaves_a_run_that_resumes(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     run = RunFolder.open(tmp_path / "run")
-    epochs = read_progress(run.checkpoint).epoch + 1
+    epochs = progress_of(run)["epoch"] + 1
     recipe = replace(run.recipe, cloning=replace(run.recipe.cloning, epochs=epochs))
     run = RunFolder(run.path, recipe)
     assert clone(run, [Demonstrations(PONG)], progress=False, resume=True).epoch == epochs
@@ -149,7 +155,7 @@ def test_demos_of_another_kind_are_refused(tmp_path, environment, fact):
 @pytest.mark.parametrize(
     ("options", "fact"),
     [
-        ([], "network"),
+        ([], "which policy?"),
         (["pong-cfc"], "--demos"),
         (["pong-cfc", "--demos", "nowhere"], "nowhere"),
         (["pong-cfc", "--demos", str(PONG), "--resume"], "not a run folder"),

@@ -121,7 +121,7 @@ def test_the_circuit_receives_the_length_of_steps(pong):
     for step in itertools.islice(rollout(TimespanPolicy(pong, env), env, True), 20):
         timespans = env.timespans  # for the next action
         if state is not None:
-            _, expected = pong.act(step.observations, state, step.resets, True, before)
+            _, expected = pong.predict(step.observations, state, step.resets, True, before)
             np.testing.assert_allclose(step.state[0], expected[0], atol=1e-6)
         state, before = step.state, timespans
     assert timespans.tolist() != [1.0, 1.0]
@@ -153,13 +153,13 @@ def test_state_is_carried_and_reset_where_an_episode_or_in_v4_a_life_starts(brea
             if number and not (step.resets.any() or number % 50 == 0):
                 continue  # enough are compared
             own = step.observations[i : i + 1]
-            fresh = breakout.act(own, None)[1][0][:, 0]
+            fresh = breakout.predict(own, None)[1][0][:, 0]
             if step.resets[i]:
                 np.testing.assert_allclose(states[:, i], fresh, atol=1e-5)
                 starts += 1
             else:
                 previous = tuple(part[:, i : i + 1] for part in before)
-                alone = breakout.act(own, previous)[1][0][:, 0]
+                alone = breakout.predict(own, previous)[1][0][:, 0]
                 np.testing.assert_allclose(states[:, i], alone, atol=1e-5)
                 assert np.abs(states[:, i] - fresh).max() > 1e-3
                 carried += 1

@@ -43,9 +43,9 @@ def test_a_recipe_builds_acts_and_counts_parameters():
     network = saved_policy.build(recipe)
     policy = saved_policy.SavedPolicy(recipe, network)
     observation = torch.randint(0, 255, (2, 1, 84, 84), dtype=torch.uint8).numpy()
-    actions, state = policy.act(observation)
+    actions, state = policy.predict(observation)
     assert actions.shape == (2,)
-    assert all(abs(part).max() > 0 for part in policy.act(observation, state)[1])
+    assert all(abs(part).max() > 0 for part in policy.predict(observation, state)[1])
     inputs = recipe.policy.features
     expected = 4 * 16 * (inputs + 16 + 2)  # four gates, two biases each
     assert sum(p.numel() for p in network.circuit.parameters()) == expected

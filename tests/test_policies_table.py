@@ -31,7 +31,7 @@ def test_a_saved_policy_is_complete_and_acts(name, folder):
     assert named == asdict(policy.recipe)  # no field is left to defaults, which may change
     assert policy.name == name
     frames = np.zeros((2, policy.recipe.environment.frame_stack, 84, 84), np.uint8)
-    actions, state = policy.act(frames)
+    actions, state = policy.predict(frames)
     assert actions.shape == (2,)
     assert state is not None
     for file in ("curve.png", "README.md", "scores.json"):
@@ -69,6 +69,12 @@ def test_a_broken_policy_does_not_hide_the_others(tmp_path, monkeypatch):
     assert "key 'stray' is unknown" in shown
 
 
+CLONING_CSV = """epoch,seconds,train_loss,train_accuracy,val_loss,val_accuracy,eval_return
+1,30,1,0.5,1,0.5,
+2,720,1,0.5,1,0.5,
+"""
+
+
 def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = Recipe(steps=2_500_000, circuit=Circuit(wiring="dense", units=32))
@@ -87,7 +93,7 @@ def test_policies_are_listed_with_what_they_reach(tmp_path, monkeypatch):
     one = tmp_path / "policies" / "one"
     write_text(one / "progress.csv", "steps,seconds\n1000,9\n2500000,5400\n")
     write_text(one.with_name("four") / "progress.csv", "steps,seconds\n500000,1800\n")
-    write_text(one.with_name("five") / "cloning.csv", "epoch,seconds\n1,30\n2,720\n")
+    write_text(one.with_name("five") / "cloning.csv", CLONING_CSV)
     write_text(one.with_name("six") / "progress.csv", "steps,seconds\n500000,1800\n")
     scores = Scores("pong", "v4", False, 0, 4, (1.0, 2.0, 3.0, 4.0), (9,) * 4, {"NOOP": 36})
     noisy = Scores("pong", "v4", False, 0, 1, (1.0,), (9,), {"NOOP": 9}, Perturbation("noise", 0.1))

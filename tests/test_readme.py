@@ -13,7 +13,7 @@ import pytest
 from ncp_agents import cli
 from ncp_agents.agents.saved_policy import load
 from ncp_agents.agents.zoo import zoo
-from ncp_agents.cli.parsing import parse
+from ncp_agents.cli.parsing import parse, parse_with_recipe
 from ncp_agents.evaluation.scores import scores_of
 from ncp_agents.evaluation.statistics import interval
 
@@ -51,12 +51,18 @@ class Parsed(Exception):
 def parse_only(monkeypatch):
     """Commands end once their options are parsed."""
 
-    def parse_and_end(*args, **kwargs):
-        parse(*args, **kwargs)
-        raise Parsed
+    def ending(function):
+        def parse_and_end(*args, **kwargs):
+            function(*args, **kwargs)
+            raise Parsed
+
+        return parse_and_end
 
     for command in cli.COMMANDS:
-        monkeypatch.setattr(import_module(f"ncp_agents.cli.{command}"), "parse", parse_and_end)
+        module = import_module(f"ncp_agents.cli.{command}")
+        for function in (parse, parse_with_recipe):
+            if hasattr(module, function.__name__):
+                monkeypatch.setattr(module, function.__name__, ending(function))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

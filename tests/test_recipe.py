@@ -44,6 +44,15 @@ def test_any_spelling_of_a_game_is_the_same_recipe(game):
     assert Environment(game) == Environment("pong")
 
 
+def test_a_game_of_another_type_is_named():
+    with pytest.raises(ValueError, match="game is 5"):
+        Environment(game=5)
+
+
+def test_a_recipe_of_version_0_1_0_loads():
+    assert from_toml("[cloning]\ndagger_games = 3").cloning.dagger_episodes == 3
+
+
 @pytest.mark.parametrize(
     ("text", "facts"),
     [

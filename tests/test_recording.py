@@ -21,8 +21,8 @@ from ncp_agents.datasets.demonstrations import Demonstrations, Provenance
 from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.envs.protocol import protocol
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation.rollout import resumed_seed
-from ncp_agents.imitation.recording import record, record_policy
+from ncp_agents.evaluation.rollout import resumed_seed, rollout
+from ncp_agents.imitation.recording import episodes_of, record, record_policy
 
 RULES = replace(protocol("v4").evaluation(), max_frames=400)  # 100 steps a game
 
@@ -149,6 +149,21 @@ def test_a_recording_leaves_the_temperature_and_resumes_only_with_its_settings(t
     assert policy.network.temperature == 1.0
     with pytest.raises(UserError, match=r"temperature=3\.0"):
         record_policy(policy, tmp_path / "d", **options, resume=True)
+
+
+def test_an_episode_cut_as_a_life_is_lost_is_recorded_as_truncated():
+    class Fire:
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return np.ones(len(observation), np.int64), None
+
+    with closing(AtariVecEnv("breakout", 1, "v4", seed=4)) as env:
+        first_loss = next(n for n, step in enumerate(rollout(Fire(), env), 1) if step.dones[0])
+    rules = protocol("v4", max_frames=4 * first_loss)
+    with closing(AtariVecEnv("breakout", 1, rules, seed=4)) as env:
+        (episode,) = episodes_of(rollout(Fire(), env), [1])
+    assert len(episode) == first_loss
+    assert episode.truncated
+    assert not episode.terminated
 
 
 def test_lost_lives_are_recorded(tmp_path):

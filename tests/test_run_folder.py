@@ -14,7 +14,7 @@ from ncp_agents.agents.weights import load_tensors, save_tensors, weights
 from ncp_agents.cli import main
 from ncp_agents.errors import UserError
 from ncp_agents.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint
-from ncp_agents.training.run_folder import RunFolder
+from ncp_agents.training.run_folder import LOCK, RunFolder
 from ncp_agents.training.train import make_env, make_model, train
 
 
@@ -52,6 +52,15 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
         path.mkdir()
     with run.lock():
         assert [path.exists() for path in left] == [False, False]
+
+
+def test_a_folder_whose_recipe_was_not_finished_is_taken_over(tmp_path):
+    left = tmp_path / "run" / ".recipe.toml.abc.unfinished"
+    left.mkdir(parents=True)
+    (tmp_path / "run" / LOCK).touch()
+    RunFolder.create(tmp_path / "run", SMALL_RECIPE)
+    assert not left.exists()
+    assert RunFolder.open(tmp_path / "run").recipe == SMALL_RECIPE
 
 
 def truncated(finished, path):

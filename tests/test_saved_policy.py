@@ -56,7 +56,7 @@ def test_a_loaded_policy_acts_like_the_saved_one(recipe, tmp_path):
     for step in range(4):
         frames = rng.integers(0, 255, shape, np.uint8)
         starts = np.array([step == 0, step == 2, False])
-        action, state = loaded.act(frames, state, starts, deterministic=True)
+        action, state = loaded.predict(frames, state, starts, deterministic=True)
         expected, other = network.predict(frames, other, starts, deterministic=True)
         assert (action == expected).all()
         assert state is not None
@@ -140,7 +140,7 @@ def test_sizes_that_the_wiring_does_not_allow_are_refused():
 
 
 def test_options_of_another_cell_have_no_effect():
-    dense = Circuit(wiring="dense", units=16, mask_time_gates=True, sparsity=0.9)
+    dense = Circuit(wiring="dense", units=16, sparsity=0.9)
     ltc = Circuit(cell="ltc", mode="pure", init="xavier", mask_time_gates=True)
     for circuit, same in (
         (dense, Circuit(wiring="dense", units=16)),

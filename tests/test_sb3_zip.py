@@ -39,7 +39,7 @@ def test_the_policy_plays_as_the_model(archive, tmp_path):
     policy = import_zip(path, RECIPE)
     frames = np.random.default_rng(0).integers(0, 256, (3, 1, 84, 84), np.uint8)
     starts = np.ones(3, bool)
-    actions, state = policy.act(frames, episode_start=starts, deterministic=True)
+    actions, state = policy.predict(frames, episode_start=starts, deterministic=True)
     theirs, their_state = model.predict(frames, None, starts, deterministic=True)
     np.testing.assert_array_equal(actions, theirs)
     np.testing.assert_allclose(state[0], their_state[0], rtol=0, atol=1e-6)

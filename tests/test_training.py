@@ -99,7 +99,7 @@ def test_a_run_leaves_recipe_progress_events_and_policy(finished):
     assert list(last) == list(COLUMNS)
     assert float(last["steps_per_second"]) > 0
     assert float(last["entropy"]) == pytest.approx(np.log(6), rel=0.1)  # six actions, untrained
-    actions, _ = saved_policy.load(finished.policy).act(np.zeros((2, 1, 84, 84), np.uint8))
+    actions, _ = saved_policy.load(finished.policy).predict(np.zeros((2, 1, 84, 84), np.uint8))
     assert actions.shape == (2,)
     events = EventAccumulator(str(finished.tensorboard)).Reload()
     assert [e.step for e in events.Scalars("train/value_loss")] == [ROLLOUT * i for i in (2, 3, 4)]
@@ -140,8 +140,7 @@ def test_kill_9_loses_at_most_one_checkpoint_interval(tmp_path):
 
 def test_killed_before_the_first_checkpoint_starts_again(tmp_path):
     run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
-    result = train(RunFolder.open(run.path), resume=True, progress=False)
-    assert result.progress.steps == SMALL_RECIPE.steps
+    assert train(RunFolder.open(run.path), resume=True, progress=False).steps == SMALL_RECIPE.steps
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_evaluations_are_logged_and_the_best_policy_is_kept(tmp_path):
     returns = [row["eval_return"] for row in evaluations_of(run.path)]
     assert len(returns) == 2
     assert all(-21 <= score <= 21 for score in returns)
-    assert result.progress.best_return == max(returns)
+    assert result.best_return == max(returns)
     assert [steps[-1] for steps in calls] == [ROLLOUT, 2 * ROLLOUT, 2 * ROLLOUT]
     saved_policy.load(run.policy)
 

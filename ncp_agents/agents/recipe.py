@@ -20,6 +20,8 @@ from ncp_agents.errors import UserError
 from ncp_agents.layers.checks import Init, Mode
 from ncp_agents.schema import Validated, parse_toml
 
+RECIPE = "recipe.toml"
+
 Count = Annotated[int, Field(ge=1, le=10**6)]
 CountOrNever = Annotated[int, Field(ge=0, le=10**12)]
 Size = Annotated[int, Field(ge=1, le=4096)]  # of a layer
@@ -39,8 +41,8 @@ class Environment(Validated):
     frame_stack: Annotated[int, Field(ge=1, le=16)] = 1  # frames per observation; 1 if recurrent
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "game", normalise_game(self.game))
         super().__post_init__()
+        object.__setattr__(self, "game", normalise_game(self.game))
 
     def atari_protocol(self) -> AtariProtocol:
         """Return the rules of the training environments."""
@@ -60,7 +62,7 @@ class Circuit(Validated):
     mode: Mode = "default"  # form of the CfC equation; cfc only
     init: Init = "balanced"  # initial weights; cfc only
     mixed_memory: bool = False  # a memory cell (LSTM) in front of the neurons
-    mask_time_gates: bool = False  # CfC's time gates as sparse as the wiring; not dense
+    mask_time_gates: bool = False  # CfC's time gates as sparse as the wiring; cfc only
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,7 +136,7 @@ class Cloning(Validated):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1  # fraction of episodes
     eval_every: CountOrNever = 10  # epochs between evaluations in whole episodes; 0 = never
     patience: CountOrNever = 12  # epochs without a lower validation loss that end it; 0 = never
-    dagger_games: Count = 8  # the student's episodes per round of DAgger
+    dagger_episodes: Count = 8  # the student's episodes per round of DAgger
     dagger_epochs: Count = 12  # passes over all demos per round of DAgger
 
 
@@ -183,6 +185,7 @@ def from_toml(text: str, source: Path | str = "recipe") -> Recipe:
         UserError: text that is not TOML, an unknown key, a value of a wrong type or out of range;
             the message names `source` and the key.
     """
+    text = text.replace("dagger_games", "dagger_episodes")  # its name in version 0.1.0
     return parse_toml(Recipe, text, source)
 
 

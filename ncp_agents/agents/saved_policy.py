@@ -22,7 +22,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ncp_agents.agents.recipe import Recipe, read_recipe, to_toml
+from ncp_agents.agents.recipe import RECIPE, Recipe, read_recipe, to_toml
 from ncp_agents.agents.weights import load_tensors, load_weights, save_tensors, weights
 from ncp_agents.envs.games import action_meanings
 from ncp_agents.envs.protocol import AtariProtocol
@@ -31,8 +31,8 @@ from ncp_agents.files import check_writable, sha256, write_text
 from ncp_agents.sb3.encoders import find_encoder
 from ncp_agents.sb3.policies import CnnNcpPolicy
 
-RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"
-PROGRESS, CLONING, CURVE = "progress.csv", "cloning.csv", "curve.png"
+WEIGHTS, PROGRESS, CLONING = "weights.safetensors", "progress.csv", "cloning.csv"
+CURVE = "curve.png"
 
 State = tuple[np.ndarray, ...]
 
@@ -69,7 +69,7 @@ class SavedPolicy:
         """Return the space of a single environment's observations."""
         return self.network.observation_space
 
-    def act(
+    def predict(
         self,
         observation: np.ndarray,
         state: State | None = None,
@@ -103,8 +103,6 @@ class SavedPolicy:
             actions = self.sample_actions(logits, deterministic)
         return actions.cpu().numpy(), tuple(part.cpu().numpy() for part in states)
 
-    predict = act
-
     def sample_actions(self, logits: Tensor, deterministic: bool) -> Tensor:
         """Return actions (B,), sampled or greedy, from logits (B, A)."""
         if deterministic:
@@ -127,9 +125,8 @@ def policy_kwargs(recipe: Recipe) -> dict[str, Any]:
     if circuit.cell != "lstm":
         circuit_kwargs["mixed_memory"] = circuit.mixed_memory
     if circuit.cell == "cfc":
-        circuit_kwargs |= {"mode": circuit.mode, "init": circuit.init}
-        if circuit.mask_time_gates and circuit.wiring != "dense":
-            circuit_kwargs["mask_time_gates"] = True
+        for name in ("mode", "init", "mask_time_gates"):
+            circuit_kwargs[name] = getattr(circuit, name)
     return {
         "features_extractor_class": find_encoder(recipe.policy.encoder),
         "features_extractor_kwargs": {"features_dim": recipe.policy.features},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ncp_agents import registry
-from ncp_agents.agents.recipe import Recipe
+from ncp_agents.agents.recipe import RECIPE, Recipe
 from ncp_agents.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def zoo() -> dict[str, Path]:
     package = Path(__file__).parent.parent
     for root in (package / "policies", package.parent / "policies", Path("policies")):
         if root.is_dir():
-            found |= {p.parent.name: p.parent for p in sorted(root.glob("*/recipe.toml"))}
+            found |= {p.parent.name: p.parent for p in sorted(root.glob(f"*/{RECIPE}"))}
     return found
 
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -15,9 +15,9 @@ from ncp_agents.agents.zoo import find
 from ncp_agents.cli import SIGNALLED
 from ncp_agents.cli.parsing import (
     Flag,
-    find_recipe,
-    parse,
-    resumed_recipe,
+    missing_policy,
+    open_run,
+    parse_with_recipe,
     shown_as,
     split_policy,
 )
@@ -61,63 +61,38 @@ class Clone:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command."""
-    policy, rest = split_policy(arguments)
-    base = Recipe() if policy is None else find_recipe(policy)
-    options = parse(Clone, rest, "clone POLICY", default=Clone(base))
-    if policy is None:
-        raise UserError("which network? name a policy or a recipe file: ncp-agents clone pong-cfc")
+    options = parse_with_recipe(Clone, arguments, "clone")
+    if split_policy(arguments)[0] is None:
+        raise missing_policy("clone")
     if not options.demos:
         raise UserError("which demos? --demos FOLDER; record some: ncp-agents record pong-cfc")
     if bool(options.dagger) != bool(options.teacher):
         raise UserError("DAgger takes both --dagger and --teacher: --dagger 3 --teacher pong-cfc")
-    teacher_folder = None if options.teacher is None else find(options.teacher)
+    teacher = options.teacher and find(options.teacher)
 
-    from ncp_agents.agents.saved_policy import check_destination, load
+    from ncp_agents.agents.saved_policy import load
     from ncp_agents.cli.curves import draw_cloning
     from ncp_agents.datasets.demonstrations import Demonstrations
-    from ncp_agents.imitation.cloning import check_demonstrations, clone
-    from ncp_agents.imitation.dagger import check_teacher, dagger
+    from ncp_agents.imitation.cloning import clone
+    from ncp_agents.imitation.dagger import dagger
     from ncp_agents.torch.threads import use_threads
     from ncp_agents.training.interrupts import InterruptHandler
-    from ncp_agents.training.run_folder import RunFolder, default_run_folder
+    from ncp_agents.training.run_folder import default_run_folder
 
     use_threads(options.threads)
-    recipe = options.recipe
-    path = options.run or default_run_folder(recipe, how="clone")
-    if options.resume:
-        recipe = resumed_recipe(
-            path,
-            RunFolder.open(path).recipe,
-            policy,
-            recipe,
-            lambda stored: parse(Clone, rest, "clone POLICY", default=Clone(stored)).recipe,
-        )
-    teacher = None if teacher_folder is None else load(teacher_folder)
-    if teacher is not None:
-        check_teacher(teacher, recipe)
-    if options.save is not None:
-        check_destination(options.save, recipe)
     demos = [Demonstrations(folder) for folder in options.demos]
-    check_demonstrations(demos, recipe)
-    run = RunFolder(path, recipe) if options.resume else RunFolder.create(path, recipe)
+    policy = load(teacher) if teacher else None
+    path = options.run or default_run_folder(options.recipe, how="clone")
+    run = open_run(path, options, arguments, "clone")
     with InterruptHandler() as interrupt:
-
-        def should_stop() -> bool:
-            return interrupt.received is not None
-
-        done = clone(
-            run, demos, resume=options.resume, should_stop=should_stop, on_progress=draw_cloning
-        )
-        if teacher is not None and options.dagger and not should_stop():
-            last = dagger(
-                run,
-                demos,
-                teacher,
-                options.dagger,
-                should_stop=should_stop,
-                on_progress=draw_cloning,
-            )
-            done = last if last.epoch else done  # interrupted before a round had trained
+        settings: dict[str, Any] = {
+            "should_stop": interrupt.should_stop,
+            "on_progress": draw_cloning,
+        }
+        if policy is None:
+            done = clone(run, demos, resume=options.resume, **settings)
+        else:
+            done = dagger(run, demos, policy, options.dagger, **settings)
     if interrupt.received is not None:
         again = shlex.join(["ncp-agents", "clone", *arguments])
         resume = "" if options.resume else " --resume"

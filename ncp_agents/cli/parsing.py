@@ -5,16 +5,19 @@ What this module imports is light: a misspelt option or policy is answered witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import tyro
 
-from ncp_agents.agents.recipe import Recipe, read_recipe
+from ncp_agents.agents.recipe import RECIPE, Recipe, read_recipe
 from ncp_agents.agents.zoo import find
 from ncp_agents.errors import UserError
+
+if TYPE_CHECKING:
+    from ncp_agents.training.run_folder import RunFolder
 
 T = TypeVar("T")
 
@@ -59,38 +62,55 @@ def split_policy(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
 def find_recipe(name: str) -> Recipe:
     """Return the recipe of a TOML file, of a policy folder, or of a policy by name."""
     path = Path(name)
-    return read_recipe(path if path.suffix == ".toml" else find(name) / "recipe.toml")
+    return read_recipe(path if path.suffix == ".toml" else find(name) / RECIPE)
 
 
-def resumed_recipe(
-    run: Path,
-    stored: Recipe,
-    policy: str | None,
-    asked: Recipe,
-    with_default: Callable[[Recipe], Recipe],
-    *changeable: str,
-) -> Recipe:
-    """Return the recipe to resume a run with.
+def missing_policy(command: str) -> UserError:
+    """Return the error where a command is given no policy."""
+    return UserError(f"which policy? name one: ncp-agents {command} pong-cfc; or see: policies")
+
+
+def parse_with_recipe(kind: type[T], arguments: Sequence[str], command: str) -> T:
+    """Return the options in `arguments`, with the recipe of the policy before them as default."""
+    policy, rest = split_policy(arguments)
+    base = Recipe() if policy is None else find_recipe(policy)
+    return parse(kind, rest, f"{command} POLICY", default=cast(Any, kind)(base))
+
+
+def open_run(
+    path: Path, options: Any, arguments: Sequence[str], command: str, *changeable: str
+) -> RunFolder:
+    """Return the run in a new folder or, with --resume, that in an old one.
 
     Args:
-        run: its folder.
-        stored: its recipe.
-        policy: as named on the command line: a recipe file, which must agree with the run's, or a
-            policy, of which only the name is compared; None takes the run's recipe.
-        asked: the recipe of the command line, with the policy's as default.
-        with_default: the recipe of the command line, with another as default.
-        changeable: fields that may differ.
+        path: of the folder.
+        options: as `parse_with_recipe` returned them, with `recipe`, `resume` and `save`.
+        arguments: after the command. Where they name a recipe file, it must agree with the run's;
+            of a policy only the name is compared.
+        command: for the usage.
+        changeable: fields of the recipe that may differ.
 
     Raises:
-        UserError: the run has other settings than the command line.
+        UserError: the run has other settings than the command line; a folder that cannot be
+            written, or holds something else.
     """
-    if policy is None or not policy.endswith(".toml"):
-        if policy is not None and stored.name != asked.name:
-            raise UserError(f"{run} is a run of {stored.name!r}, not of {asked.name!r}")
-        asked, policy = with_default(stored), "these options"
-    if replace(stored, **{name: getattr(asked, name) for name in changeable}) != asked:
-        raise UserError(
-            f"{run} has other settings than {policy}; leave them out to continue with its own, "
-            f"{run / 'recipe.toml'}"
-        )
-    return asked
+    from ncp_agents.agents.saved_policy import check_destination
+    from ncp_agents.training.run_folder import RunFolder
+
+    recipe, (policy, rest) = options.recipe, split_policy(arguments)
+    if options.resume:
+        stored = RunFolder.open(path).recipe
+        if policy is None or not policy.endswith(".toml"):
+            if policy is not None and stored.name != recipe.name:
+                raise UserError(f"{path} is a run of {stored.name!r}, not of {recipe.name!r}")
+            kind = type(options)
+            recipe = parse(kind, rest, f"{command} POLICY", default=kind(stored)).recipe
+            policy = "these options"
+        if replace(stored, **{name: getattr(recipe, name) for name in changeable}) != recipe:
+            raise UserError(
+                f"{path} has other settings than {policy}; leave them out to continue with its "
+                f"own, {path / RECIPE}"
+            )
+    if options.save is not None:
+        check_destination(options.save, recipe)
+    return RunFolder(path, recipe) if options.resume else RunFolder.create(path, recipe)

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ncp_agents.agents.recipe import Recipe, read_recipe
-from ncp_agents.agents.saved_policy import CLONING, PROGRESS, RECIPE, WEIGHTS, build
+from ncp_agents.agents.recipe import RECIPE, Recipe, read_recipe
 from ncp_agents.agents.zoo import zoo
 from ncp_agents.cli.console import Terminal
-from ncp_agents.cli.curves import read_cloning
 from ncp_agents.cli.parsing import parse
-from ncp_agents.cli.tables import comparison_table
 from ncp_agents.envs.games import RECURRENT_PPO_SCORES
 from ncp_agents.errors import UserError
-from ncp_agents.evaluation.formatting import number
-from ncp_agents.evaluation.scores import Scores, scores_of
-from ncp_agents.training.progress import read_progress
+
+if TYPE_CHECKING:
+    from ncp_agents.evaluation.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ def policies_table() -> Group:
 
     A policy with an unreadable recipe, progress or scores is listed with the error.
     """
+    from ncp_agents.cli.tables import comparison_table
+
     about = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     about.add_column("policy", overflow="fold")
     about.add_column("game", no_wrap=True)
@@ -65,10 +65,15 @@ def policies_table() -> Group:
 
 
 def _unperturbed(folder: Path) -> dict[str, Scores]:
+    from ncp_agents.evaluation.scores import scores_of
+
     return {key: each for key, each in scores_of(folder).items() if each.perturbation is None}
 
 
 def _cells(recipe: Recipe, folder: Path, scores: Scores | None) -> list[str]:
+    from ncp_agents.agents.saved_policy import WEIGHTS, build
+    from ncp_agents.evaluation.formatting import number
+
     game = recipe.environment.game
     steps = "none"
     hours, lineage_known = None, True
@@ -92,15 +97,19 @@ def _training(recipe: Recipe, folder: Path) -> tuple[int, float | None, bool]:
 
     Steps and hours include those of these policies; hours are None where one is unknown.
     """
+    from ncp_agents.agents.saved_policy import CLONING, PROGRESS
+    from ncp_agents.imitation.cloning_csv import read_epochs
+    from ncp_agents.training.progress import read_progress
+
     known, visited, steps, hours = zoo(), set[Path](), 0, []
     while True:
         visited.add(folder.resolve())
         if (folder / CLONING).exists():
-            rows = read_cloning(folder / CLONING)
+            seconds = [epoch.seconds for epoch in read_epochs(folder / CLONING)]
         else:
-            rows = read_progress(folder / PROGRESS)
+            seconds = [row["seconds"] for row in read_progress(folder / PROGRESS)]
             steps += recipe.steps
-        hours.append(rows[-1]["seconds"] / 3600 if rows else None)
+        hours.append(seconds[-1] / 3600 if seconds else None)
         start = known.get(recipe.start, Path(recipe.start))
         # A policy may have been trained again, from one that had continued from it.
         if not recipe.start or start.resolve() in visited:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ncp_agents.agents.zoo import find
-from ncp_agents.cli.parsing import Flag, parse, shown_as
-from ncp_agents.errors import UserError
+from ncp_agents.cli.parsing import Flag, missing_policy, parse, shown_as
 
 if TYPE_CHECKING:
     from ncp_agents.datasets.demonstrations import Demonstrations
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parse(Record, arguments, "record")
     if not options.policy and not (options.drop and options.output):
-        raise UserError("which policy? name one, such as pong-cfc; see ncp-agents policies")
+        raise missing_policy("record")
     named = Path(options.policy)
     output = options.output or Path("demos") / (named.resolve() if named.is_dir() else named).name
     folder = None if options.human or options.drop else find(options.policy)

@@ -14,9 +14,9 @@ from ncp_agents.agents.recipe import Recipe
 from ncp_agents.cli import SIGNALLED
 from ncp_agents.cli.parsing import (
     Flag,
-    find_recipe,
-    parse,
-    resumed_recipe,
+    missing_policy,
+    open_run,
+    parse_with_recipe,
     shown_as,
     split_policy,
 )
@@ -50,41 +50,33 @@ class Train:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command."""
-    policy, rest = split_policy(arguments)
-    base = Recipe() if policy is None else find_recipe(policy)
-    options = parse(Train, rest, "train POLICY", default=Train(base))
-    if policy is None and not options.resume:
-        raise UserError("which policy? name it first: ncp-agents train pong-cfc; or a recipe file")
-    if policy is None and options.run is None:
-        raise UserError("which run? name its folder, --run FOLDER, or its policy, such as pong-cfc")
+    options = parse_with_recipe(Train, arguments, "train")
+    if split_policy(arguments)[0] is None:
+        if not options.resume:
+            raise missing_policy("train")
+        if options.run is None:
+            raise UserError("which run? name its folder, --run FOLDER, or its policy")
 
-    from ncp_agents.agents.saved_policy import check_destination
     from ncp_agents.cli.curves import draw_training
     from ncp_agents.torch.threads import use_threads
-    from ncp_agents.training.run_folder import RunFolder, default_run_folder
+    from ncp_agents.training.interrupts import InterruptHandler
+    from ncp_agents.training.run_folder import default_run_folder
     from ncp_agents.training.train import train
 
     use_threads(options.threads)
-    recipe = options.recipe
-    path = options.run or default_run_folder(recipe)
-    if options.resume:
-        recipe = resumed_recipe(
-            path,
-            RunFolder.open(path).recipe,
-            policy,
-            recipe,
-            lambda stored: parse(Train, rest, "train POLICY", default=Train(stored)).recipe,
-            "steps",
+    path = options.run or default_run_folder(options.recipe)
+    run = open_run(path, options, arguments, "train", "steps")
+    with InterruptHandler() as interrupts:
+        done = train(
+            run,
+            resume=options.resume,
+            should_stop=interrupts.should_stop,
+            on_progress=draw_training,
         )
-    if options.save is not None:
-        check_destination(options.save, recipe)
-    run = RunFolder(path, recipe) if options.resume else RunFolder.create(path, recipe)
-    result = train(run, resume=options.resume, on_progress=draw_training)
-    done = result.progress
-    code = 0 if result.stopped_by is None else SIGNALLED + result.stopped_by
-    if code and done.steps < recipe.steps:
+    code = 0 if interrupts.received is None else SIGNALLED + interrupts.received
+    if code and done.steps < run.recipe.steps:
         print(
-            f"stopped at {done.steps:,} of {recipe.steps:,} steps, all saved; continue with: "
+            f"stopped at {done.steps:,} of {run.recipe.steps:,} steps, all saved; continue with: "
             f"ncp-agents train --run {shlex.quote(str(path))} --resume"
         )
         return code

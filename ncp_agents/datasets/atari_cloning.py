@@ -29,8 +29,6 @@ VALIDATION = 0.1  # fraction of the episodes, at least one
 ARCHIVES = {"breakout": Archive("https://people.csail.mit.edu/mlechner/datasets/breakout.zip")}
 """Published demonstrations: those that the examples of ncps download. No SHA-256 is published."""
 
-Source = Demonstrations | UpstreamDemonstrations
-
 
 class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
     """Windows of `sequence_length` steps of recorded episodes, for behaviour cloning.
@@ -145,7 +143,7 @@ class AtariCloningDataset(Dataset[tuple[Tensor, Tensor]]):
 
 def find_demonstrations(
     game: str, root_dir: str | Path | None, download: bool | Archive = False
-) -> Source:
+) -> Demonstrations | UpstreamDemonstrations:
     """Return the demonstrations of a game, see `AtariCloningDataset`."""
     if root_dir is None:
         if isinstance(download, Archive):
@@ -171,13 +169,13 @@ def find_demonstrations(
     raise UserError(f"no demos of {game} in {root}; record some: ncp-agents record --output {root}")
 
 
-def _require(folder: Path, game: str, name: str) -> Source:
+def _require(folder: Path, game: str, name: str) -> Demonstrations | UpstreamDemonstrations:
     if demos := _demonstrations_in(folder, game):
         return demos
     raise UserError(f"{name} holds no demos of {game}; name another, or remove the folder")
 
 
-def _demonstrations_in(root: Path, game: str) -> Source | None:
+def _demonstrations_in(root: Path, game: str) -> Demonstrations | UpstreamDemonstrations | None:
     for path in (root, root / game, root / game / game):  # the last: as an archive had it
         if (path / DATASET).is_file():
             demos = Demonstrations(path)

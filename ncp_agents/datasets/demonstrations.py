@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from filelock import FileLock, Timeout
 from pydantic import Field
 
 from ncp_agents import registry
@@ -32,7 +31,7 @@ from ncp_agents.datasets.episode_file import (
 from ncp_agents.envs.games import action_meanings, normalise_game
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.errors import UserError
-from ncp_agents.files import atomic_write, remove_temporary_files, write_text
+from ncp_agents.files import atomic_write, locked, remove_temporary_files, write_text
 from ncp_agents.schema import Validated, parse_json
 
 DATASET = "dataset.json"
@@ -159,18 +158,12 @@ class Demonstrations:
         Raises:
             UserError: it is locked by another process.
         """
-        lock = FileLock(self.path / ".recording.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"{self.path} is locked by another process; name another") from None
-        try:
+        message = f"{self.path} is locked by another process; name another"
+        with locked(self.path / ".recording.lock", message):
             self._read_dataset()
             remove_temporary_files(self.path / DATASET)
             remove_temporary_files(self.path / self._next_file)
             yield
-        finally:
-            lock.release()
 
     def append(self, episode: Episode) -> Entry:
         """Write one episode, then add it to `dataset.json`.

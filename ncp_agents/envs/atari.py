@@ -29,7 +29,9 @@ class AtariVecEnv(VecEnv):
     first, and the ended one's last is `info["terminal_observation"]`. `done` is True at
 
     - a *game over*;
-    - a *truncation* by `max_frames`, with `info["TimeLimit.truncated"]` True;
+    - a *truncation* by `max_frames`, with `info["truncated"]` True, and so is
+      `info["TimeLimit.truncated"]`, by which stable-baselines3 adds the value of what would have
+      followed, unless a life was lost in the same step: nothing follows a life;
     - a *lost life*, if the protocol says `life_loss`. The episode continues with the next step, and
       observation and terminal observation are the same frame.
 
@@ -93,6 +95,7 @@ class AtariVecEnv(VecEnv):
         self._num_actions = int(action_space.n)
         self._max_steps = math.ceil(self.protocol.max_frames / self.protocol.frame_skip)
         self._started = time.time()
+        self._pending_seeds: list[int] | None = None  # of the next reset
         self._seeded = False
         self._stepping = False
         self._rgb_frames: np.ndarray | None = None  # (B, 1, H, W, 3)
@@ -101,6 +104,12 @@ class AtariVecEnv(VecEnv):
         self._lengths = np.zeros(num_envs, np.int64)  # steps
         if seed is not None:
             self.seed(seed)
+
+    def seed(self, seed: int | None = None) -> list[int]:
+        """Set and return the seeds (B,) of the next reset, `seed + i` for environment i."""
+        first = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._pending_seeds = [first + i for i in range(self.num_envs)]
+        return self._pending_seeds
 
     def reset(self) -> np.ndarray:
         """Start new episodes → observations (B, frame_stack, 84, 84)."""
@@ -157,6 +166,7 @@ class AtariVecEnv(VecEnv):
             # A copy, because a view would keep the whole batch in memory.
             infos[index]["terminal_observation"] = last[index].copy()
             if terminated[index] or truncated[index]:
+                infos[index]["truncated"] = bool(truncated[index])
                 infos[index]["TimeLimit.truncated"] = bool(truncated[index] & ~lost_life[index])
                 infos[index]["episode"] = self._finish_episode(int(index))
         if self.protocol.clip_rewards:
@@ -190,7 +200,7 @@ class AtariVecEnv(VecEnv):
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return this object's attribute, once for each index."""
         value = getattr(self, attr_name)
-        return [value for _ in self._get_indices(indices)]
+        return [value] * self._count(indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Raise AttributeError: the emulators are C++ and share one protocol."""
@@ -208,26 +218,27 @@ class AtariVecEnv(VecEnv):
         """Call `get_action_meanings`, the only method, once for each index."""
         if method_name != "get_action_meanings":
             raise AttributeError(f"no method {method_name!r}, expected 'get_action_meanings'")
-        return [self.get_action_meanings() for _ in self._get_indices(indices)]
+        return [self.get_action_meanings()] * self._count(indices)
 
     def env_is_wrapped(
         self, wrapper_class: type[Wrapper], indices: VecEnvIndices = None
     ) -> list[bool]:
         """Return True for `Monitor`, whose statistics `info["episode"]` holds."""
-        return [issubclass(wrapper_class, Monitor) for _ in self._get_indices(indices)]
+        return [issubclass(wrapper_class, Monitor)] * self._count(indices)
+
+    def _count(self, indices: VecEnvIndices) -> int:
+        """Return how many environments are meant: all where indices are None."""
+        if indices is None:
+            return self.num_envs
+        return 1 if isinstance(indices, int) else len([*indices])
 
     def _next_seeds(self) -> np.ndarray:
         """Return seeds (B,) for the next reset, -1 to continue with the same random numbers."""
-        if self._seeds[0] is not None:
-            seeds = np.asarray(self._seeds, np.int64) % 2**31  # ALE's are C++ ints
-        elif self._seeded:
-            seeds = np.full(self.num_envs, -1)
-        else:
-            # Sampled here, so that the emulators in colour get the same ones.
-            seeds = np.random.SeedSequence().generate_state(self.num_envs).astype(np.int64) % 2**31
-        self._seeded = True
-        self._reset_seeds()
-        self._reset_options()
+        if self._pending_seeds is None and self._seeded:
+            return np.full(self.num_envs, -1)
+        # Sampled here where none is given, so that the emulators in colour get the same ones.
+        seeds = np.asarray(self._pending_seeds or self.seed(), np.int64) % 2**31  # C++ ints
+        self._pending_seeds, self._seeded = None, True
         return seeds
 
     def _reset_where(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

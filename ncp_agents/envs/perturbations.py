@@ -205,7 +205,7 @@ class JitteredAtariVecEnv(_RandomAtariVecEnv):
 class _FrameByFrameEmulators:
     """`AtariVectorEnv`'s interface with a frame skip that varies: one emulator an environment.
 
-    As in ALE, the screens of the last two frames are pooled and then shrunk by averaging areas;
+    As in ALE, the last two frames are pooled and then shrunk by averaging areas;
     ALE's fixed-point arithmetic may differ by one grey level.
     """
 
@@ -227,7 +227,7 @@ class _FrameByFrameEmulators:
         self._frame_skip, self._jitter = protocol.frame_skip, jitter
         self._rng = rng
         self._rows, self._columns = (area_means(n, protocol.frame_size) for n in size)
-        self._screens = np.zeros((2, num_envs, *size), np.uint8)  # of the last two frames
+        self._last_frames = np.zeros((2, num_envs, *size), np.uint8)
         shape = (num_envs, protocol.frame_stack, protocol.frame_size, protocol.frame_size)
         self._stack = np.zeros(shape, np.uint8)
         self._lives = np.zeros(num_envs, np.int32)
@@ -238,8 +238,8 @@ class _FrameByFrameEmulators:
         every = np.ones(len(self._emulators), bool)
         chosen = np.flatnonzero(options["reset_mask"] if options else every)
         for i, own in zip(chosen.tolist(), seed, strict=True):
-            screen, info = self._emulators[i].reset(seed=np.array([own]))
-            self._begin_episode(i, screen, info)
+            observation, info = self._emulators[i].reset(seed=np.array([own]))
+            self._begin_episode(i, observation, info)
         self._push_frames(chosen)
         return self._stack.copy(), {"lives": self._lives.copy()}
 
@@ -258,27 +258,27 @@ class _FrameByFrameEmulators:
             for i in running:
                 self._emulators[i].send(self._actions[i : i + 1])
             for i in running:
-                screen, reward, ended, _, info = self._emulators[i].recv()
+                observation, reward, ended, _, info = self._emulators[i].recv()
                 rewards[i] += reward[0]
                 terminated[i] = ended[0]
                 if terminated[i]:
-                    self._begin_episode(i, screen, info)
+                    self._begin_episode(i, observation, info)
                 else:
-                    self._screens[:, i] = self._screens[1, i], screen[0, 0]
+                    self._last_frames[:, i] = self._last_frames[1, i], observation[0, 0]
                     self._lives[i] = info["lives"][0]
         self._push_frames(np.arange(count))
         info = {"lives": self._lives.copy(), "final_obs": final}
         return self._stack.copy(), rewards, terminated, np.zeros(count, bool), info
 
-    def _begin_episode(self, index: int, screen: np.ndarray, info: dict[str, Any]) -> None:
-        self._screens[:, index] = screen[0, 0]
+    def _begin_episode(self, index: int, observation: np.ndarray, info: dict[str, Any]) -> None:
+        self._last_frames[:, index] = observation[0, 0]
         self._lives[index] = info["lives"][0]
         self._stack[index] = 0
         self.timespans[index] = 1.0
 
     def _push_frames(self, indices: np.ndarray) -> None:
-        """Push the pooled and shrunk screens of these environments onto their stacks."""
-        pooled = self._screens[:, indices].max(0).astype(np.float32)
+        """Push the pooled and shrunk frames of these environments onto their stacks."""
+        pooled = self._last_frames[:, indices].max(0).astype(np.float32)
         small = np.rint(self._rows @ pooled @ self._columns.T).astype(np.uint8)
         self._stack[indices, :-1] = self._stack[indices, 1:]
         self._stack[indices, -1] = small

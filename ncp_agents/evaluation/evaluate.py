@@ -52,7 +52,7 @@ class TimespanPolicy:
     ) -> tuple[np.ndarray, State]:
         """Return actions (B,) and the new state."""
         timespans = self.env.timespans
-        return self.policy.act(observation, state, episode_start, deterministic, timespans)
+        return self.policy.predict(observation, state, episode_start, deterministic, timespans)
 
 
 def evaluate(

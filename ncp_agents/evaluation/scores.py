@@ -51,13 +51,11 @@ from ncp_agents.envs.perturbations import Perturbation
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.statistics import STATISTICS, interval
 from ncp_agents.files import remove_temporary_files, sha256, write_text
-from ncp_agents.schema import Validated, parse_json
+from ncp_agents.schema import Finite, Validated, parse_json
 
 SCORES = "scores.json"
 LOCK = ".scores.lock"
 PROTOCOL = r"^[\w(),.= -]+$"  # it becomes part of a picture's file name
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

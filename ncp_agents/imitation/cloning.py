@@ -51,7 +51,7 @@ def clone(
     resume: bool = False,
     progress: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
-    on_progress: Callable[[RunFolder], None] | None = None,
+    on_progress: Callable[[RunFolder], None] = lambda _: None,
 ) -> CloningProgress:
     """Clone until the recipe's epochs are done, or the validation loss no longer decreases.
 
@@ -70,7 +70,7 @@ def clone(
     """
     check_demonstrations(demos, run.recipe)
     with run.lock():
-        return _clone(run, demos, resume, progress, should_stop, on_progress or (lambda _: None))
+        return _clone(run, demos, resume, progress, should_stop, on_progress)
 
 
 def _clone(

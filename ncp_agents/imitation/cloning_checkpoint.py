@@ -12,8 +12,8 @@ from torch import nn
 from ncp_agents.agents.recipe import NonNegative
 from ncp_agents.agents.weights import load_tensors, save_tensors
 from ncp_agents.errors import UserError
-from ncp_agents.schema import Validated, parse_json
-from ncp_agents.training.checkpoint import Finite, Total, learning_state, restore_learning
+from ncp_agents.schema import Finite, Validated, parse_json
+from ncp_agents.training.checkpoint import Total, learning_state, restore_learning
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,3 @@ def load_checkpoint(
         raise UserError(f"{path} is of other demos; name those, or another --run")
     restore_learning(network, optimizer, tensors, path)
     return state.progress
-
-
-def read_progress(path: Path) -> CloningProgress:
-    """Return the progress that a checkpoint was saved at.
-
-    Raises:
-        UserError: a checkpoint that is damaged or of another kind.
-    """
-    _, metadata = load_tensors(path)
-    return parse_json(_Metadata, metadata.get("cloning", ""), path).progress

@@ -19,15 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-from ncp_agents.agents.recipe import Recipe
-from ncp_agents.agents.saved_policy import RECIPE, SavedPolicy, files, load, save
+from ncp_agents.agents.recipe import RECIPE, Recipe
+from ncp_agents.agents.saved_policy import SavedPolicy, files, load, save
 from ncp_agents.datasets.demonstrations import DATASET, Demonstrations
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.rollout import Policy, Step
 from ncp_agents.files import copy_files
 from ncp_agents.imitation.cloning import clone
-from ncp_agents.imitation.cloning_checkpoint import CloningProgress, read_progress
+from ncp_agents.imitation.cloning_checkpoint import CloningProgress
 from ncp_agents.imitation.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.training.run_folder import RunFolder
 
@@ -40,16 +41,17 @@ def dagger(
     *,
     progress: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
-    on_progress: Callable[[RunFolder], None] | None = None,
+    on_progress: Callable[[RunFolder], None] = lambda _: None,
 ) -> CloningProgress:
-    """Continue the cloning in `run` with rounds of DAgger, and return the last one's progress.
+    """Clone, then continue with rounds of DAgger, and return the last one's progress.
 
-    Rounds that are done are not repeated. At the end the run's policy, and the returned best
-    return, are the best of the clone and all rounds; the last round's where none was evaluated.
+    A cloning and rounds that are done are not repeated. At the end the run's policy, and the
+    returned best return, are the best of the clone and all rounds; the last round's where none was
+    evaluated.
 
     Args:
-        run: of a cloning that is done.
-        demos: that it was cloned from.
+        run: of the cloning, done or not.
+        demos: to clone from.
         teacher: labels the student's observations with its greedy actions.
         rounds: in total.
         progress: whether to show progress bars.
@@ -63,26 +65,26 @@ def dagger(
     if rounds < 1:
         raise UserError(f"dagger is {rounds}, expected rounds >= 1; usual is 3")
     check_teacher(teacher, run.recipe)
+    settings: dict[str, Any] = {
+        "progress": progress,
+        "should_stop": should_stop,
+        "on_progress": on_progress,
+    }
+    done = clone(run, demos, resume=True, **settings)
+    if should_stop():
+        return done
     student = run.path / "dagger" / "clone"
     if not all(path.exists() for path in files(student)):
         copy_files(files(run.policy), student)
-    best, best_return = student, read_progress(run.checkpoint).best_return
-    done, known = CloningProgress(), list(demos)
+    best, best_return, known = student, done.best_return, list(demos)
     for number in range(1, rounds + 1):
         path = run.path / "dagger" / f"round-{number}"
-        resume = (path / RECIPE).is_file()
-        this = RunFolder.open(path) if resume else RunFolder.create(path, _recipe(run, student))
+        exists = (path / RECIPE).is_file()
+        this = RunFolder.open(path) if exists else RunFolder.create(path, _recipe(run, student))
         known.append(_record_round(this, student, teacher, progress, should_stop))
         if should_stop():
             return done
-        done = clone(
-            this,
-            known,
-            resume=resume,
-            progress=progress,
-            should_stop=should_stop,
-            on_progress=on_progress,
-        )
+        done = clone(this, known, resume=True, **settings)
         if should_stop():
             return done
         student = this.policy
@@ -139,9 +141,9 @@ def _record_round(
     record_with_bar(
         student,
         demos,
-        recipe.cloning.dagger_games,
+        recipe.cloning.dagger_episodes,
         seed=recipe.seed,
         progress=progress,
-        watch=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
+        transform=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
     )
     return demos

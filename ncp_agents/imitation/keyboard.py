@@ -31,7 +31,7 @@ HELP = (
 class HumanPolicy:
     """A person as the policy of one environment, at the game's own speed.
 
-    `play` yields the steps; for each of them `predict` shows the screen and reads the keys.
+    `play` yields the steps; for each of them `predict` shows the frame and reads the keys.
 
     Args:
         wanted: episodes to record, as the help shows them.
@@ -50,14 +50,14 @@ class HumanPolicy:
         self.score = 0.0
         self.last_score: float | None = None  # of the episode before
         self.env: AtariVecEnv | None = None
-        self._action = 0  # the last one taken, which led to the current screen
+        self._action = 0  # the last one taken, which led to the current frame
         self._is_start = True  # of an episode, which waits for a key
         # Keys, in the order in which they went down.
         self._held: dict[str, None] = {}
         self._pressed: dict[str, None] = {}  # since the last step, even if released since
 
     def play(self, env: AtariVecEnv) -> Iterator[Step]:
-        """Yield the steps of each episode once it has ended, without screens.
+        """Yield the steps of each episode once it has ended, without RGB frames.
 
         They end when the window is closed; an episode that was dropped or left is not among them.
 
@@ -93,7 +93,7 @@ class HumanPolicy:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, State | None]:
-        """Show the screen for a step's time, and return the action (1,) of the keys.
+        """Show the frame for a step's time, and return the action (1,) of the keys.
 
         They are those that are held, or were pressed since the last step.
         """
@@ -150,7 +150,7 @@ class _End(Exception):
 
 
 def with_help(
-    screen: np.ndarray,
+    frame: np.ndarray,
     title: str,
     score: str,
     progress: str,
@@ -158,14 +158,14 @@ def with_help(
     action: int,
     message: str = "",
 ) -> np.ndarray:
-    """Return the enlarged screen with a message on it, and score, keys and actions beside it.
+    """Return the enlarged frame with a message on it, and score, keys and actions beside it.
 
-    screen (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8. The action with the index
+    frame (H, W, 3) → (SCALE * H, SCALE * W + PANEL_WIDTH, 3) uint8. The action with the index
     `action`, the last one taken, is highlighted.
     """
-    height, width = SCALE * screen.shape[0], SCALE * screen.shape[1]
+    height, width = SCALE * frame.shape[0], SCALE * frame.shape[1]
     picture = Image.new("RGB", (width + PANEL_WIDTH, height), PANEL)
-    game = Image.fromarray(screen).resize((width, height), Image.Resampling.NEAREST)
+    game = Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST)
     picture.paste(game)
     draw = ImageDraw.Draw(picture)
     small, large = ImageFont.load_default(15), ImageFont.load_default(27)

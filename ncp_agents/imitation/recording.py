@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ncp_agents.agents.saved_policy import SavedPolicy
+from ncp_agents.agents.saved_policy import SavedPolicy, State
 from ncp_agents.datasets.demonstrations import Demonstrations, Entry, Provenance
 from ncp_agents.datasets.episode_file import Episode
 from ncp_agents.envs.atari import AtariVecEnv
@@ -31,8 +31,28 @@ from ncp_agents.evaluation.rollout import (
     resumed_seed,
     rollout,
 )
-from ncp_agents.imitation.epsilon_greedy import EpsilonGreedyPolicy
 from ncp_agents.imitation.keyboard import HumanPolicy
+
+
+class EpsilonGreedyPolicy:
+    """Another policy, with a uniformly random action instead with probability `epsilon`."""
+
+    def __init__(self, policy: Policy, actions: int, epsilon: float, seed: int) -> None:
+        self.policy, self.actions, self.epsilon = policy, actions, epsilon
+        self.random = np.random.default_rng(seed)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State | None]:
+        """Return actions (B,) and the policy's next state; see `SavedPolicy.predict`."""
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic)
+        at_random = self.random.random(actions.shape) < self.epsilon
+        uniform = self.random.integers(self.actions, size=actions.shape)
+        return np.where(at_random, uniform, actions), state
 
 
 def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[Episode]:
@@ -49,7 +69,7 @@ def episodes_of(steps: Iterable[Step], episodes_per_env: list[int]) -> Iterator[
             if "episode" in info:
                 observations, actions, rewards, resets = zip(*running[i], strict=True)
                 running[i], missing[i] = [], missing[i] - 1
-                truncated = bool(info["TimeLimit.truncated"])
+                truncated = info["truncated"]
                 yield Episode(
                     obs=np.moveaxis(np.stack(observations), 1, -1),
                     actions=np.array(actions, np.int64),
@@ -70,7 +90,7 @@ def record(
     num_envs: int | None = None,
     deterministic: bool = False,
     epsilon: float = 0.0,
-    watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
+    transform: Callable[[Iterator[Step]], Iterator[Step]] = iter,
 ) -> Iterator[Entry]:
     """Record whole episodes until `demos` holds `episodes`, and yield each once it is on disk.
 
@@ -83,13 +103,12 @@ def record(
         num_envs: parallel environments; None takes up to 16, a `HumanPolicy` always 1.
         deterministic: greedy actions instead of sampled ones.
         epsilon: probability of a random action, which is recorded as the one taken.
-        watch: receives the steps, and yields those to record.
+        transform: receives the steps, and yields those to record.
 
     Raises:
-        UserError: what `check_episodes` refuses, a policy with another observation space than the
-            demos', a folder locked by another process.
+        UserError: a policy with another observation space than the demos', a folder locked by
+            another process.
     """
-    check_episodes(episodes, num_envs, seed)
     with demos.lock():
         done = len(demos.entries)
         missing = episodes - done
@@ -124,9 +143,7 @@ def record(
             ThreadPoolExecutor(1) as writer,
         ):
             waiting: list[Future[Entry]] = []  # compression must not delay the environments
-            for episode in episodes_of(
-                steps if watch is None else watch(steps), episodes_per_env(missing, num_envs)
-            ):
+            for episode in episodes_of(transform(steps), episodes_per_env(missing, num_envs)):
                 waiting.append(writer.submit(demos.append, episode))
                 while waiting and (waiting[0].done() or len(waiting) > num_envs):
                     yield waiting.pop(0).result()
@@ -139,7 +156,7 @@ def record_with_bar(
     demos: Demonstrations,
     episodes: int,
     *,
-    watch: Callable[[Iterator[Step]], Iterator[Step]] = iter,
+    transform: Callable[[Iterator[Step]], Iterator[Step]] = iter,
     progress: bool = True,
     **settings: Any,
 ) -> None:
@@ -155,13 +172,13 @@ def record_with_bar(
 
         def counted(steps: Iterator[Step]) -> Iterator[Step]:
             nonlocal count
-            for step in watch(steps):
+            for step in transform(steps):
                 count += len(step.actions)
                 bar.set_postfix_str(f"{count:,} steps, {size / 1e6:.2f} MB", refresh=False)
                 bar.update(0)  # redraws if it is time to
                 yield step
 
-        for entry in record(policy, demos, episodes, watch=counted, **settings):
+        for entry in record(policy, demos, episodes, transform=counted, **settings):
             size += (demos.path / entry.file).stat().st_size
             bar.update()
 

@@ -96,7 +96,7 @@ class RunCallback(BaseCallback):
         steps, seconds = progress.steps - self.start.steps, progress.seconds - self.start.seconds
         self.logger.record("time/seconds", progress.seconds)
         self.logger.record("time/steps_per_second", steps / seconds)
-        self.logger.record("time/games", progress.episodes)
+        self.logger.record("time/episodes", progress.episodes)
         # The logger's values of the last update are still there: PPO records the loss, -entropy.
         if "train/entropy_loss" in self.logger.name_to_value:
             self.logger.record("train/entropy", -self.logger.name_to_value["train/entropy_loss"])

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from ncp_agents.agents.recipe import NonNegative
 from ncp_agents.agents.weights import load_tensors, load_weights, save_tensors, weights
 from ncp_agents.errors import UserError
-from ncp_agents.schema import Validated, parse_json
+from ncp_agents.schema import Finite, Validated, parse_json
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Total = Annotated[int, Field(ge=0)]
 
 TORCH_RANDOM = "random.torch"

@@ -19,7 +19,7 @@ COLUMNS = {
     "steps": "time/total_timesteps",
     "seconds": "time/seconds",
     "steps_per_second": "time/steps_per_second",
-    "games": "time/games",
+    "episodes": "time/episodes",
     "return_mean": "rollout/ep_rew_mean",
     "length_mean": "rollout/ep_len_mean",
     "eval_return": "eval/return",

@@ -17,12 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from ncp_agents.agents.recipe import Recipe, read_recipe, to_toml
-from ncp_agents.agents.saved_policy import CLONING, CURVE, PROGRESS, RECIPE, WEIGHTS, files
+from ncp_agents.agents.recipe import RECIPE, Recipe, read_recipe, to_toml
+from ncp_agents.agents.saved_policy import CLONING, CURVE, PROGRESS, WEIGHTS, files
 from ncp_agents.errors import UserError
-from ncp_agents.files import copy_files, remove_temporary_files, write_text
+from ncp_agents.files import UNFINISHED, copy_files, locked, remove_temporary_files, write_text
 
 LOCK = ".training.lock"
 
@@ -44,7 +42,8 @@ class RunFolder:
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
         """Make the folder of a new run.
 
-        A folder with nothing but the recipe of a run that never began is taken over.
+        A folder with nothing but the recipe of a run that never began is taken over, and one whose
+        recipe a killed process did not finish.
 
         Raises:
             UserError: the folder holds something, or a recipe that a person wrote.
@@ -89,20 +88,12 @@ class RunFolder:
             UserError: another process holds the lock.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self.path} is locked by another process; name another --run"
-            ) from None
-        try:
+        message = f"{self.path} is locked by another process; name another --run"
+        with locked(self.path / LOCK, message):
             written = (self.path / RECIPE, self.progress, self.checkpoint, self.curve, self.cloning)
             for path in (*written, *files(self.policy)):
                 remove_temporary_files(path)  # of a process that was killed
             yield
-        finally:
-            lock.release()
 
     def copy_policy(self, destination: Path) -> None:
         """Copy the policy and its learning curve to a folder, such as policies/pong-cfc."""
@@ -127,4 +118,5 @@ def default_run_folder(recipe: Recipe, runs: Path = Path("runs"), how: str | Non
 
 
 def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """Return what a folder holds, but for what a killed process left."""
+    return {path.name for path in folder.iterdir() if path.suffix != UNFINISHED}

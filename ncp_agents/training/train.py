@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -24,18 +23,8 @@ from ncp_agents.sb3.policies import CnnNcpPolicy
 from ncp_agents.sb3.sequence_ppo import SequencePPO
 from ncp_agents.training.callback import RunCallback
 from ncp_agents.training.checkpoint import TrainingProgress, load_checkpoint
-from ncp_agents.training.interrupts import InterruptHandler
 from ncp_agents.training.progress import ProgressCsv, read_progress
 from ncp_agents.training.run_folder import RunFolder
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a training ended."""
-
-    run: RunFolder
-    progress: TrainingProgress
-    stopped_by: signal.Signals | None = None
 
 
 def train(
@@ -43,9 +32,10 @@ def train(
     *,
     resume: bool = False,
     progress: bool = True,
-    on_progress: Callable[[RunFolder], None] | None = None,
-) -> TrainingResult:
-    """Train until the recipe's steps are done, or until SIGINT or SIGTERM.
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[RunFolder], None] = lambda _: None,
+) -> TrainingProgress:
+    """Train until the recipe's steps are done.
 
     A resumed training continues with the network, the optimiser and the random states of the
     checkpoint, and with new episodes; without a checkpoint it starts again.
@@ -54,6 +44,7 @@ def train(
         run: the folder, with the recipe.
         resume: from the checkpoint.
         progress: whether to show a progress bar.
+        should_stop: ends the training after the current update.
         on_progress: called whenever progress.csv has a new evaluation, and at the end.
 
     Raises:
@@ -62,23 +53,17 @@ def train(
         NonFiniteError: NaN or infinity in loss or weights; the message names the last checkpoint.
     """
     recipe = run.recipe
-    with run.lock(), closing(make_env(recipe)) as env, InterruptHandler() as interrupts:
+    with run.lock(), closing(make_env(recipe)) as env:
         model = make_model(recipe, env)
         start = _start(run, model, resume)
         run.save_recipe()  # a resumption may have more steps
         outputs = _outputs(run, start.steps)
         model.set_logger(Logger(None, outputs))
-        callback = RunCallback(
-            run,
-            start,
-            outputs,
-            _last_evaluation(run),
-            interrupts.should_stop,
-            on_progress or (lambda _: None),
-        )
+        last = _last_evaluation(run)
+        callback = RunCallback(run, start, outputs, last, should_stop, on_progress)
         bar = ProgressBar(recipe.steps, recipe.name, disable=not progress)
         callbacks: list[BaseCallback] = [
-            StopWhen(interrupts.should_stop),
+            StopWhen(should_stop),
             bar,
             *_periodic(callback),
             callback,
@@ -99,7 +84,7 @@ def train(
         finally:
             bar.close()
             model.logger.close()
-        return TrainingResult(run, callback.progress, interrupts.received)
+        return callback.progress
 
 
 def make_env(recipe: Recipe) -> AtariVecEnv:

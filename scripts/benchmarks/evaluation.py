@@ -93,7 +93,7 @@ def recording_speed(policy: SavedPolicy, options: Options, seed: int) -> float:
 
     with TemporaryDirectory() as folder:
         demos = Demonstrations.create(Path(folder) / "demos", provenance(policy, "v4"))
-        games = record(policy, demos, options.episodes, seed, options.num_envs, watch=counted)
+        games = record(policy, demos, options.episodes, seed, options.num_envs, transform=counted)
         began = time.perf_counter()
         for _ in games:
             pass

@@ -34,6 +34,7 @@ from ncp_agents.cli.curves import run_to_draw
 from ncp_agents.errors import UserError
 from ncp_agents.rendering.learning_curve import draw_curves
 from ncp_agents.torch.threads import use_threads
+from ncp_agents.training.interrupts import InterruptHandler
 from ncp_agents.training.progress import read_progress
 from ncp_agents.training.run_folder import RunFolder, default_run_folder
 from ncp_agents.training.train import train
@@ -77,7 +78,9 @@ def trained(recipe: Recipe, runs: Path = Path("runs")) -> list[Mapping[str, floa
         raise UserError(f"{path} was trained with another recipe; move it away")
     rows = read_progress(run.progress)
     if not rows or rows[-1]["steps"] < recipe.steps:
-        if train(run, resume=exists).stopped_by is not None:
+        with InterruptHandler() as interrupts:
+            train(run, resume=exists, should_stop=interrupts.should_stop)
+        if interrupts.received is not None:
             raise KeyboardInterrupt
         rows = read_progress(run.progress)
     return rows
@@ -93,7 +96,7 @@ def reached(rows: list[Mapping[str, float]]) -> tuple[float, float] | None:
 
 def settled(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
     """The rows whose mean return is of a whole window: the first games to end are short ones."""
-    return [row for row in rows if row.get("games", 0) >= WINDOW and "return_mean" in row]
+    return [row for row in rows if row.get("episodes", 0) >= WINDOW and "return_mean" in row]
 
 
 def summary(goals: list[tuple[float, float]]) -> tuple[str, str]:
