@@ -132,16 +132,16 @@ def test_captions_count_score_and_episodes(policy, name, frames, expected_scores
     rules = protocol("v4", max_frames=frames)
     env = AtariVecEnv(name, 1, rules, seed=3, render_mode="rgb_array")
     acting = policy if name == "pong" else Fires()
-    score, episode, seen, lost = 0.0, 1, set(), 0
+    score, episode, seen, lost, ended = 0.0, 1, set(), 0, True
     for step, picture in captioned_frames(first_episodes(rollout(acting, env), 2)):
+        lost += step.resets[0] and not ended
         score += step.rewards[0]
         seen.add((episode, score))
         expected = add_caption(step.rgb_frames[0], f"episode {episode}  score {score:.0f}")
         np.testing.assert_array_equal(picture, expected)
-        if "episode" in step.infos[0]:
+        ended = "episode" in step.infos[0]
+        if ended:
             score, episode = 0.0, episode + 1
-        else:
-            lost += step.dones[0]
     assert expected_scores <= seen
     assert bool(lost) == (name == "breakout")
 

@@ -63,9 +63,7 @@ class Step(NamedTuple):
     observations: np.ndarray  # (B, C, H, W) uint8
     resets: np.ndarray  # (B,) bool: the state was cleared before this step
     actions: np.ndarray  # (B,)
-    state: State | None  # of the circuit, after this step
     rewards: np.ndarray  # (B,) float32
-    dones: np.ndarray  # (B,) bool
     infos: list[dict[str, Any]]  # B; that of an episode's last step has "episode"
     rgb_frames: list[np.ndarray] | None  # B of (H, W, 3), of the moment of the observations
 
@@ -97,7 +95,7 @@ def rollout(policy: Policy, env: AtariVecEnv, deterministic: bool = False) -> It
         actions, state = policy.predict(observations, state, resets, deterministic)
         env.step_async(actions)
         next_observations, rewards, dones, infos = env.step_wait()
-        yield Step(observations, resets, actions, state, rewards, dones, infos, rgb_frames)
+        yield Step(observations, resets, actions, rewards, infos, rgb_frames)
         observations, resets = next_observations, dones
 
 
