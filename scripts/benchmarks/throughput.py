@@ -15,15 +15,15 @@ hits both sides; a ratio is the median over the turns.
   is left is environment, circuit against LSTM, and sequences against padding.
 - parts: each part alone, and how a training iteration of the recipe divides among them. A limit is
   what the arithmetic takes at the speeds of matrix product and sigmoid measured in the same run,
-  or, for games, what they do alone with nothing to learn.
+  or, for environments, what they reach alone with nothing to learn.
 
 What was learnt, on 2 cores with AVX-512: the recipe trains 1,410 steps/s, 7.1 times rl-zoo3's 194;
 with the same `NatureCNN` on both sides it is 358 against 220, 1.7 times, because the encoder then
-takes most of the time. The games alone run 4,900 steps/s; the compact encoder, most of it in its
+takes most of the time. The environments alone run 4,900 steps/s; the compact encoder, most of it in its
 compiled kernel, learns from 15,700 frames/s, 60 % of what its arithmetic allows, and the circuit
 from 184,000 steps/s, 9 %: what is left there are the many small operations of torch around it. In a
 rollout more than one thread of torch is slower, because its workers then wait on the cores that the
-games need; learning takes them all.
+emulators need; learning takes them all.
 
 A step is one decision in one environment, 4 frames of the game. Learning included: a figure counts
 steps that were played and trained on.
@@ -238,7 +238,7 @@ def environment_row(kind: str, count: int, seconds: float) -> list[str]:
     env = AtariVecEnv("pong", count, seed=1) if kind == "AtariVecEnv" else stock_envs(count)
     speed = environment_speed(env, seconds)
     env.close()
-    return [f"{kind}, {count} games", f"{speed:,.0f}", "", "", ""]
+    return [f"{kind}, {count} environments", f"{speed:,.0f}", "", "", ""]
 
 
 # Where an iteration goes
@@ -259,9 +259,9 @@ def breakdown(recipe: Recipe, seconds: float) -> Table:
     steps = environment.num_envs * ppo.n_steps
     policy = cast(CnnNcpPolicy, model.policy)
     circuit, encoder = policy.circuit, policy.features_extractor
-    games = AtariVecEnv(environment.game, environment.num_envs, environment.atari_protocol())
-    limits = {"rollout: environment": steps / environment_speed(games, short)}
-    games.close()
+    env = AtariVecEnv(environment.game, environment.num_envs, environment.atari_protocol())
+    limits = {"rollout: environment": steps / environment_speed(env, short)}
+    env.close()
     frame = torch.rand(1, *observation_space(environment.atari_protocol()).shape)
     forward = operations(lambda: encoder(frame))
     both = operations(both_ways(lambda: encoder(frame)))
