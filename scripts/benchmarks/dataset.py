@@ -3,10 +3,10 @@
     python scripts/benchmarks/dataset.py                    # the shipped episodes of Pong
     python scripts/benchmarks/dataset.py --demos demos/pong --turns 5
 
-The same episodes lie in a temporary folder in every layout: ours (an .npz an episode, deflated), ncps's
-(an .npz for 32 steps each, as np.savez and as np.savez_compressed write it), Minari's (one HDF5
-file, raw arrays). All are read in one process, taking turns; a figure is the median, in steps/s.
-Nothing waits for the disk: what was just written is in memory still.
+The same episodes lie in a temporary folder in every layout: ours (an .npz an episode, deflated),
+ncps's (an .npz for 32 steps each, as np.savez and as np.savez_compressed write it), Minari's (one
+HDF5 file, raw arrays). All are read in one process, taking turns; a figure is the median, in
+steps/s. Nothing waits for the disk: what was just written is in memory still.
 
 - episodes: decoded, whole, one after another; ours with its SHA-256 checked.
 - batches: what a DataLoader in the same process gives, 32 shuffled windows of 32 steps as float32.

@@ -4,7 +4,8 @@
     python scripts/benchmarks/rendering.py --policy pong-ltc --steps 300
 
 One episode is run and kept, which takes the seconds in the first row; then it is drawn beside the
-circuit's activity and encoded in each format, and written as a page. Real time is 15 steps a second.
+circuit's activity and encoded in each format, and written as a page. Real time is 15 steps a
+second.
 """
 
 from __future__ import annotations

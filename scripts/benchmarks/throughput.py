@@ -19,11 +19,11 @@ hits both sides; a ratio is the median over the turns.
 
 What was learnt, on 2 cores with AVX-512: the recipe trains 1,410 steps/s, 7.1 times rl-zoo3's 194;
 with the same `NatureCNN` on both sides it is 358 against 220, 1.7 times, because the encoder then
-takes most of the time. The environments alone run 4,900 steps/s; the compact encoder, most of it in its
-compiled kernel, learns from 15,700 frames/s, 60 % of what its arithmetic allows, and the circuit
-from 184,000 steps/s, 9 %: what is left there are the many small operations of torch around it. In a
-rollout more than one thread of torch is slower, because its workers then wait on the cores that the
-emulators need; learning takes them all.
+takes most of the time. The environments alone run 4,900 steps/s; the compact encoder, most of it in
+its compiled kernel, learns from 15,700 frames/s, 60 % of what its arithmetic allows, and the
+circuit from 184,000 steps/s, 9 %: what is left there are the many small operations of torch around
+it. In a rollout more than one thread of torch is slower, because its workers then wait on the cores
+that the emulators need; learning takes them all.
 
 A step is one decision in one environment, 4 frames of the game. Learning included: a figure counts
 steps that were played and trained on.
