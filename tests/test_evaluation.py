@@ -99,7 +99,7 @@ def test_same_seed_same_scores_and_torchs_random_state_is_restored(breakout):
 def test_the_actions_of_counted_episodes_are_counted(pong):
     taken = collections.Counter()
 
-    def watch(steps):
+    def wrapped(steps):
         for number, step in enumerate(steps):
             if number < 50:  # two episodes; the third is not finished
                 taken.update(step.actions.tolist())
@@ -107,7 +107,7 @@ def test_the_actions_of_counted_episodes_are_counted(pong):
                 return
             yield step
 
-    result = evaluate(pong, 3, SHORT, num_envs=1, watch=watch)
+    result = evaluate(pong, 3, SHORT, num_envs=1, wrap_steps=wrapped)
     expected = [taken[action] for action in range(6)]
     assert list(result.actions) == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
     assert list(result.actions.values()) == expected
@@ -198,13 +198,13 @@ def test_steps_are_those_of_the_environment(pong):
     assert dones.all()
 
 
-def test_watch_can_end_the_evaluation(pong):
-    def watch(steps):
+def test_wrapped_steps_can_end_the_evaluation(pong):
+    def wrapped(steps):
         for step in itertools.islice(steps, 60):
             assert step.rgb_frames[0].shape == (210, 160, 3)
             yield step
 
-    result = evaluate(pong, 3, SHORT, num_envs=1, watch=watch)
+    result = evaluate(pong, 3, SHORT, num_envs=1, wrap_steps=wrapped)
     assert result.lengths == (25, 25)
 
 
