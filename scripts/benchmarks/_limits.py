@@ -48,7 +48,7 @@ def operations(work: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def share(speed: float, limit: float) -> str:
+def percent(speed: float, limit: float) -> str:
     return f"{100 * speed / limit:.0f} %"
 
 

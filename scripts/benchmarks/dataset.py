@@ -17,7 +17,7 @@ steps/s. Nothing waits for the disk: what was just written is in memory still.
 Last, four epochs of cloning by the recipe: the fraction of an epoch, from its first chunk asked for
 to its last one trained on, in which it waits for the next chunk.
 
-What was learnt, on 2 cores:
+Findings, on 2 cores:
 
 - Reading is inflating, 80 % of it; checking the CRC takes 12 %, the SHA-256 nothing to speak of.
 - Many streams share few episodes. When each stream decoded its episodes for itself, cloning of the
@@ -111,7 +111,7 @@ def drain(dataset: Any) -> int:
 
 
 def timed(works: dict[str, Callable[[], int]], turns: int) -> dict[str, float]:
-    """Steps/s by contender; each answers with its number of steps."""
+    """Steps/s by contender; each returns its number of steps."""
     rates: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
         for name, work in works.items():
@@ -184,7 +184,7 @@ def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
 
 
 def chunks_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
-    """Steps/s of an epoch's chunks when nothing is learnt from them."""
+    """Steps/s of an epoch's chunks without training on them."""
     options = recipe.cloning
     subsets = [EpisodeSubset(demos, range(len(demos.entries)))]
 
@@ -245,7 +245,7 @@ def main() -> None:
         root = Path(folder)
         console.print(compare(demos, root, options.turns))
         rate = chunks_alone(demos, recipe, options.turns)
-        console.print(f"chunks, nothing learnt from them: {rate:,.0f} steps/s")
+        console.print(f"chunks, without training on them: {rate:,.0f} steps/s")
         console.print(clone(demos, recipe, root))
 
 

@@ -8,7 +8,7 @@ with random actions and nothing else, then `evaluate` of 30 whole episodes, then
 many. Steps count in all environments, also in those that wait for the last episode to end. A
 fraction is the median over the turns.
 
-What was learnt, on two noisy cores with AVX-512, 8 environments of Pong: emulators keep both cores
+Findings, on two noisy cores with AVX-512, 8 environments of Pong: emulators keep both cores
 busy, 1.3 to 1.7 ms a step, so all that the policy does comes on top, and between emulators' steps,
 which empty its caches, it takes half as long again as alone. One loop with all environments reached
 43 % of their speed alone, 38 % when recording. What led to 71 % (70 to 77 in eight turns) and 61 %

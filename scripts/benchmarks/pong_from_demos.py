@@ -22,7 +22,6 @@ Everything is kept in run folders: what is there is resumed, or just read if it 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -38,8 +37,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ncp_agents.agents.recipe import Recipe
-from ncp_agents.agents.saved_policy import SavedPolicy, load
+from ncp_agents.agents.saved_policy import CLONING, SavedPolicy, load
 from ncp_agents.agents.zoo import find
+from ncp_agents.cli.curves import read_cloning
 from ncp_agents.datasets.demonstrations import DATASET, Demonstrations
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.evaluate import evaluate
@@ -101,14 +101,12 @@ def scored(folder: Path) -> tuple[Scores, Scores]:
 
 
 def minutes(run: RunFolder) -> float:
-    last = (run.path / "cloning.csv").read_text().splitlines()[-1]
-    return float(last.split(",")[1]) / 60
+    return read_cloning(run.path / CLONING)[-1]["seconds"] / 60
 
 
 def largest_fall(run: RunFolder) -> float:
     """The most by which the validation accuracy ever fell in one epoch from above 80 %."""
-    with (run.path / "cloning.csv").open() as file:
-        accuracy = [float(row["val_accuracy"]) for row in csv.DictReader(file)]
+    accuracy = [row["val_accuracy"] for row in read_cloning(run.path / CLONING)]
     return max([0.0, *(a - b for a, b in pairwise(accuracy) if a > 0.8)])
 
 
