@@ -19,12 +19,14 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".mp4": {
         "codec": "libx264",
         "pix_fmt_out": "yuv420p",
+        "quality": None,
         # "faststart" lets it play while it loads.
         "output_params": ["-crf", "25", "-preset", "veryfast", "-movflags", "+faststart"],
     },
     ".webm": {
         "codec": "libvpx-vp9",
         "pix_fmt_out": "yuv420p",
+        "quality": None,
         # Without these VP9 takes several times the episode's duration.
         "output_params": [
             *("-crf", "36", "-b:v", "0"),
@@ -34,6 +36,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".gif": {
         "codec": "gif",
         "pix_fmt_out": "pal8",
+        "quality": None,
         "output_params": [
             "-vf",
             "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=dither=none:new=1",
@@ -74,7 +77,6 @@ def write_video(
                         fps=fps,
                         macro_block_size=2,
                         ffmpeg_log_level="error",
-                        quality=None,  # output_params set it
                         **encoding,
                     )
                     writer.send(None)  # starts the encoder
