@@ -1,7 +1,7 @@
 """Videos decode to the frames that were written; a window shows frames until it is closed."""
 
+import itertools
 import sys
-import threading
 import warnings
 
 import imageio.v3 as iio
@@ -195,22 +195,22 @@ def test_closing_the_window_or_escape_ends_it(key):
 
 
 @pytest.mark.usefixtures("no_screen")
-def test_closing_the_window_ends_the_evaluation(policy, tmp_path, capsys):
+def test_closing_the_window_ends_the_evaluation(policy, tmp_path, capsys, monkeypatch):
     import pygame
 
-    def close():
-        pygame.event.post(pygame.event.Event(pygame.QUIT))
+    show, frames = Window.show, itertools.count(1)
 
+    def show_eleven(window, frame):
+        if next(frames) == 12:
+            pygame.event.post(pygame.event.Event(pygame.QUIT))
+        return show(window, frame)
+
+    monkeypatch.setattr(Window, "show", show_eleven)
     output = tmp_path / "scores.json"
-    timer = threading.Timer(2.0, close)
-    timer.start()
-    try:
-        short = protocol("v4", max_frames=20)  # 5 steps, 0.3 s
-        result = evaluate_one(policy, Evaluate(protocol=short, render="human", output=output))
-    finally:
-        timer.cancel()
-    assert 1 <= len(result.returns) < 30
-    assert f"stopped after {len(result.returns)} of 30 episodes" in capsys.readouterr().out
+    short = protocol("v4", max_frames=20)  # 5 steps
+    result = evaluate_one(policy, Evaluate(protocol=short, render="human", output=output))
+    assert result.lengths == (5, 5)
+    assert "stopped after 2 of 30 episodes" in capsys.readouterr().out
     assert not output.exists()
     assert not pygame.display.get_init()
 
