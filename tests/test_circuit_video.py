@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from test_evaluation import RecordingPolicy
 from test_rendering import decode
 
 from ncp_agents.agents.recipe import Circuit, Recipe
@@ -55,12 +56,13 @@ def test_a_trace_is_of_the_policys_own_episodes(policy, played):
     env = AtariVecEnv("pong", 1, SHORT.evaluation(), seed=4, render_mode="rgb_array")
     with torch.random.fork_rng():
         torch.manual_seed(4)
-        steps = list(first_episodes(rollout(policy, env), 2))
+        recorder = RecordingPolicy(policy)
+        steps = list(first_episodes(rollout(recorder, env), 2))
     assert len(played) == len(steps) == len(played.frames) == 80
     np.testing.assert_array_equal(played.actions, [step.actions[0] for step in steps])
     np.testing.assert_array_equal(played.resets, [step.resets[0] for step in steps])
     np.testing.assert_array_equal(played.rewards, [step.rewards[0] for step in steps])
-    states = np.stack([step.state[0][0, 0] for step in steps])
+    states = np.stack([state[0][0, 0] for state in recorder.states])
     np.testing.assert_allclose(played.state, states, rtol=1e-5, atol=1e-6)
     for frame, step in zip(played.frames, steps, strict=True):
         np.testing.assert_array_equal(frame, step.rgb_frames[0])

@@ -31,6 +31,18 @@ def fresh_policy(game="pong", **environment):
     return SavedPolicy(recipe, build(recipe))
 
 
+class RecordingPolicy:
+    """Acts as a policy does, and keeps the states that it returns."""
+
+    def __init__(self, policy):
+        self.policy, self.states = policy, []
+
+    def predict(self, *args):
+        actions, state = self.policy.predict(*args)
+        self.states.append(state)
+        return actions, state
+
+
 @pytest.fixture(scope="module")
 def pong():
     return fresh_policy()
@@ -87,7 +99,7 @@ def test_same_seed_same_scores_and_torchs_random_state_is_restored(breakout):
 def test_the_actions_of_counted_episodes_are_counted(pong):
     taken = collections.Counter()
 
-    def watch(steps):
+    def wrapped(steps):
         for number, step in enumerate(steps):
             if number < 50:  # two episodes; the third is not finished
                 taken.update(step.actions.tolist())
@@ -95,7 +107,7 @@ def test_the_actions_of_counted_episodes_are_counted(pong):
                 return
             yield step
 
-    result = evaluate(pong, 3, SHORT, num_envs=1, watch=watch)
+    result = evaluate(pong, 3, SHORT, num_envs=1, wrap_steps=wrapped)
     expected = [taken[action] for action in range(6)]
     assert list(result.actions) == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
     assert list(result.actions.values()) == expected
@@ -117,13 +129,14 @@ def test_perturbed_episodes_differ():
 
 def test_the_circuit_receives_the_length_of_steps(pong):
     env = JitteredAtariVecEnv("pong", 2, SHORT, seed=4, jitter=2)
+    recorder = RecordingPolicy(TimespanPolicy(pong, env))
     state = before = None
-    for step in itertools.islice(rollout(TimespanPolicy(pong, env), env, True), 20):
+    for step in itertools.islice(rollout(recorder, env, True), 20):
         timespans = env.timespans  # for the next action
         if state is not None:
             _, expected = pong.predict(step.observations, state, step.resets, True, before)
-            np.testing.assert_allclose(step.state[0], expected[0], atol=1e-6)
-        state, before = step.state, timespans
+            np.testing.assert_allclose(recorder.states[-1][0], expected[0], atol=1e-6)
+        state, before = recorder.states[-1], timespans
     assert timespans.tolist() != [1.0, 1.0]
 
 
@@ -143,11 +156,12 @@ def test_the_frame_stack_is_the_policys():
 @pytest.mark.parametrize(("name", "lives"), [("v4", True), ("v5", False)])
 def test_state_is_carried_and_reset_where_an_episode_or_in_v4_a_life_starts(breakout, name, lives):
     env = AtariVecEnv("breakout", 2, evaluation_protocol(breakout, name), seed=3)
+    recorder = RecordingPolicy(breakout)
     before = None
     starts = carried = episodes = 0
-    for number, step in enumerate(itertools.islice(rollout(breakout, env), 600)):
+    for number, step in enumerate(itertools.islice(rollout(recorder, env), 600)):
         episodes += sum("episode" in info for info in step.infos)
-        states = step.state[0]
+        states = recorder.states[-1][0]
         assert step.resets.all() or number
         for i in range(2):
             if number and not (step.resets.any() or number % 50 == 0):
@@ -163,7 +177,7 @@ def test_state_is_carried_and_reset_where_an_episode_or_in_v4_a_life_starts(brea
                 np.testing.assert_allclose(states[:, i], alone, atol=1e-5)
                 assert np.abs(states[:, i] - fresh).max() > 1e-3
                 carried += 1
-        before = step.state
+        before = recorder.states[-1]
     assert episodes >= 2
     assert starts > 3 * episodes if lives else episodes <= starts <= episodes + 2
     assert carried >= 10
@@ -184,13 +198,13 @@ def test_steps_are_those_of_the_environment(pong):
     assert dones.all()
 
 
-def test_watch_can_end_the_evaluation(pong):
-    def watch(steps):
+def test_wrapped_steps_can_end_the_evaluation(pong):
+    def wrapped(steps):
         for step in itertools.islice(steps, 60):
             assert step.rgb_frames[0].shape == (210, 160, 3)
             yield step
 
-    result = evaluate(pong, 3, SHORT, num_envs=1, watch=watch)
+    result = evaluate(pong, 3, SHORT, num_envs=1, wrap_steps=wrapped)
     assert result.lengths == (25, 25)
 
 

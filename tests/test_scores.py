@@ -230,7 +230,7 @@ def test_missing_scores_name_the_command(tmp_path):
 
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
-    left = tmp_path / ".scores.12345678.json"
-    left.touch()
+    left = tmp_path / ".scores.json.12345678.unfinished"
+    left.mkdir()
     write_scores(tmp_path / "scores.json", scores())
     assert not left.exists()

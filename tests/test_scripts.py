@@ -94,13 +94,13 @@ def test_a_demo_that_cannot_be_leaves_the_earlier_one(option, tmp_path):
     assert kept.read_text() == "earlier"
 
 
-def test_pong_from_nothing_reads_a_finished_run_again(tmp_path):
+def test_pong_from_scratch_reads_a_finished_run_again(tmp_path):
     options = ("--seeds", "1", "--variants", "wired", "--steps", "20480")
     for _ in range(2):
-        done = run("scripts/benchmarks/pong_from_nothing.py", *options, cwd=tmp_path)
+        done = run("scripts/benchmarks/pong_from_scratch.py", *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "not reached" in done.stdout
-    assert (tmp_path / "runs/pong_from_nothing.png").exists()
+    assert (tmp_path / "runs/pong_from_scratch.png").exists()
 
 
 def test_kinds_as_large_as_the_circuit_train_by_the_same_recipe(tmp_path):

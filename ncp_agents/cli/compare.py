@@ -11,7 +11,6 @@ from ncp_agents.cli.evaluate import Evaluate
 from ncp_agents.cli.evaluate_one import check_scores_file, evaluate_with_bar, save_scores
 from ncp_agents.cli.tables import comparison_table
 from ncp_agents.evaluation.perturbation_sweep import check_perturbations, perturbations
-from ncp_agents.evaluation.rollout import check_episodes
 from ncp_agents.evaluation.scores import SCORES, Scores
 from ncp_agents.files import check_writable
 from ncp_agents.rendering.figures import check_picture_path
@@ -28,7 +27,6 @@ def compare(policies: Sequence[SavedPolicy], options: Evaluate) -> list[tuple[st
         UserError: before the first episode, where a file cannot be written, or a perturbation does
             not fit the protocol or a policy.
     """
-    check_episodes(options.episodes, options.num_envs, options.seed)
     swept = perturbations(options.strengths)
     for policy in policies:
         check_perturbations(policy, options.protocol, swept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from ncp_agents.errors import UserError
 from ncp_agents.evaluation.evaluate import EpisodeStats, evaluate
 from ncp_agents.evaluation.rollout import (
     Policy,
-    check_episodes,
     env_factory,
     env_groups,
     first_episodes,
@@ -37,7 +37,7 @@ from ncp_agents.rendering.circuit_video import (
 )
 from ncp_agents.rendering.page import check_page_path, write_page
 from ncp_agents.rendering.video import check_video_path, write_video
-from ncp_agents.rendering.window import Window, shown
+from ncp_agents.rendering.window import Window, show_frames
 
 TYPICAL_STEPS = 30 * STEPS_PER_SECOND  # that the window's colour scales are taken from
 
@@ -55,7 +55,6 @@ def evaluate_one(policy: SavedPolicy, options: Evaluate) -> Scores:
     output, video, page = options.output, options.video, options.page
     if output is None and policy.folder is not None:
         output = policy.folder / SCORES
-    check_episodes(options.episodes, options.num_envs, options.seed)
     if options.video_episodes < 1:
         raise UserError(f"video_episodes is {options.video_episodes}, expected >= 1")
     if output is not None:
@@ -68,12 +67,12 @@ def evaluate_one(policy: SavedPolicy, options: Evaluate) -> Scores:
         check_writable(page, "--page")
     settings = (options.protocol, options.seed, options.deterministic)
     with ExitStack() as stack:
-        watching: dict[str, Any] = {"num_envs": options.num_envs}
+        rollout_options: dict[str, Any] = {"num_envs": options.num_envs}
         if options.render is not None:
             window = Window(policy.name, scale=1 if options.show_circuit else 3)
             stack.enter_context(closing(window))
-            watching = _in_window(policy, window, options.show_circuit, settings)
-        scores = evaluate_with_bar(policy, options.episodes, *settings, **watching)
+            rollout_options = _in_window(policy, window, options.show_circuit, settings)
+        scores = evaluate_with_bar(policy, options.episodes, *settings, **rollout_options)
     done = f"stopped after {len(scores.returns)} of {options.episodes} episodes; nothing written"
     if len(scores.returns) == options.episodes:
         done = "" if output is None else save_scores(output, scores)
@@ -102,7 +101,8 @@ def evaluate_one(policy: SavedPolicy, options: Evaluate) -> Scores:
 
 def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: Any) -> Scores:
     """`evaluate`, with a progress bar that shows the mean so far."""
-    with tqdm(total=episodes, unit=" episodes", desc=policy.name) as bar:
+    # Without the delay a bar would precede the error of a refused option.
+    with tqdm(total=episodes, unit=" episodes", desc=policy.name, delay=0.5) as bar:
         total = 0.0
 
         def on_episode(episode: EpisodeStats) -> None:
@@ -158,17 +158,16 @@ def _in_window(
 ) -> dict[str, Any]:
     """Return what `evaluate` needs to show its one environment in a window."""
     if not show_circuit:
-        return {"num_envs": 1, "watch": lambda steps: shown(captioned_frames(steps), window)}
-    typical = record_trace(policy, 1, *settings, max_steps=TYPICAL_STEPS)
-    renderer = CircuitRenderer(circuit_graph(policy), _title(policy), typical)
-    recorder = ActivationRecorder(policy)
+        frames, options = captioned_frames, {}
+    else:
+        typical = record_trace(policy, 1, *settings, max_steps=TYPICAL_STEPS)
+        renderer = CircuitRenderer(circuit_graph(policy), _title(policy), typical)
+        recorder = ActivationRecorder(policy)
+        frames = partial(live_circuit_frames, recorder=recorder, renderer=renderer)
 
-    def policy_factory(member: SavedPolicy, _: AtariVecEnv) -> Policy:
-        recorder.policy = member
-        return recorder
+        def policy_factory(member: SavedPolicy, _: AtariVecEnv) -> Policy:
+            recorder.policy = member
+            return recorder
 
-    return {
-        "num_envs": 1,
-        "policy_factory": policy_factory,
-        "watch": lambda steps: shown(live_circuit_frames(steps, recorder, renderer), window),
-    }
+        options = {"policy_factory": policy_factory}
+    return {"num_envs": 1, "wrap_steps": lambda steps: show_frames(frames(steps), window)} | options

@@ -9,11 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from ncp_agents.cli.curves import run_to_draw
 from ncp_agents.cli.parsing import parse, shown_as
 from ncp_agents.errors import UserError
-from ncp_agents.rendering.learning_curve import draw_curves
-from ncp_agents.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Plot:
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], shown_as("RUN...")]] = ()
     """run folders"""
-    output: Path = Path("curves.png")  # the picture
+    output: Path = Path("curves.png")  # the picture, .png
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,6 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(Plot, arguments, "plot")
     if not options.runs:
         raise UserError("which runs? name their folders, such as runs/*")
+
+    from ncp_agents.cli.curves import run_to_draw
+    from ncp_agents.rendering.figures import check_picture_path
+    from ncp_agents.rendering.learning_curve import draw_curves
+    from ncp_agents.training.run_folder import RunFolder
+
+    check_picture_path(options.output)
     runs = [RunFolder.open(path) for path in dict.fromkeys(map(Path.resolve, options.runs))]
     draw_curves([*map(run_to_draw, runs)], options.output)
     print(f"picture: {options.output}")

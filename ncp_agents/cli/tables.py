@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ncp_agents.envs.games import HUMAN_SCORES_SOURCE
 from ncp_agents.envs.protocol import STEPS_PER_SECOND
-from ncp_agents.evaluation.formatting import number, percent, shares, span
+from ncp_agents.evaluation.formatting import action_fractions, number, percent, span
 from ncp_agents.evaluation.scores import Scores
 from ncp_agents.evaluation.statistics import CONFIDENCE, STATISTICS
 
@@ -23,15 +23,15 @@ def scores_table(scores: Scores) -> Table:
         value = number(getattr(scores, name))
         result.add_row(name.replace("_", " "), f"{value}  ({span(scores, name)})")
     speed = scores.steps_per_second
-    for name, shown in (
+    for name, cell in (
         ("std", number(scores.std)),
         ("human-normalised", percent(scores.human_normalised)),
         ("episodes", str(len(scores.returns))),
         ("mean length", _duration(scores.mean_length)),
         ("steps/s", "–" if speed is None else f"{speed:,.0f}"),
-        ("actions", shares(scores)),
+        ("actions", action_fractions(scores)),
     ):
-        result.add_row(name, shown)
+        result.add_row(name, cell)
     result.caption = (
         f"in brackets: {percent(CONFIDENCE)} bootstrap intervals; human-normalised by the scores "
         f"of {HUMAN_SCORES_SOURCE}"

@@ -63,7 +63,7 @@ def evaluate(
     deterministic: bool = False,
     num_envs: int | None = None,
     on_episode: Callable[[EpisodeStats], None] | None = None,
-    watch: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
+    wrap_steps: Callable[[Iterator[Step]], Iterator[Step]] | None = None,
     perturbation: Perturbation | None = None,
     policy_factory: Callable[[SavedPolicy, AtariVecEnv], Policy] | None = None,
 ) -> Scores:
@@ -79,8 +79,8 @@ def evaluate(
         deterministic: take greedy actions instead of sampled ones.
         num_envs: parallel environments; None takes `default_num_envs(episodes)`.
         on_episode: called with each counted episode as it ends.
-        watch: receives the steps, with RGB frames, and yields them again; the evaluation ends where
-            it stops, with the episodes finished so far. Not with a perturbation.
+        wrap_steps: receives the steps, with RGB frames, and yields them again; the evaluation ends
+            where it stops, with the episodes finished so far. Not with a perturbation.
         perturbation: of observations, actions or time between environment and policy.
         policy_factory: from policy and environment of a group to the policy that acts in it; None
             takes the policy itself, which receives timespans where the perturbation says so.
@@ -93,7 +93,7 @@ def evaluate(
     num_envs = min(num_envs or default_num_envs(episodes), episodes)
     name = protocol if isinstance(protocol, str) else protocol_name(protocol)
     meanings = action_meanings(policy.recipe.environment.game)
-    make_env = env_factory(policy, protocol, watch is not None, perturbation)
+    make_env = env_factory(policy, protocol, wrap_steps is not None, perturbation)
 
     def rollout_of(member: SavedPolicy, env: AtariVecEnv) -> Iterator[Step]:
         if policy_factory is not None:
@@ -107,7 +107,7 @@ def evaluate(
         parallel_rollouts([rollout_of(group.policy, group.env) for group in groups]) as steps,
     ):
         finished, speed = _count_episodes(
-            steps if watch is None else watch(steps),
+            steps if wrap_steps is None else wrap_steps(steps),
             episodes_per_env(episodes, num_envs),
             len(meanings),
             on_episode,

@@ -22,7 +22,7 @@ def percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
 
 
-def shares(scores: Scores) -> str:
+def action_fractions(scores: Scores) -> str:
     """Return the fraction of each action: NOOP 12 %, FIRE 3 %, ..."""
     total = sum(scores.actions.values()) or 1
     return ", ".join(f"{name} {percent(count / total)}" for name, count in scores.actions.items())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ncp_agents.agents.saved_policy import SavedPolicy
 from ncp_agents.envs.games import HUMAN_SCORES_SOURCE, action_meanings
 from ncp_agents.envs.protocol import PROTOCOLS
-from ncp_agents.evaluation.formatting import number, percent, shares, span
+from ncp_agents.evaluation.formatting import action_fractions, number, percent, span
 from ncp_agents.evaluation.perturbation_sweep import sweeps
 from ncp_agents.evaluation.rollout import default_num_envs
 from ncp_agents.evaluation.scores import Scores
@@ -93,7 +93,7 @@ def _results(scores: Sequence[Scores]) -> str:
         *("protocol", "actions", "episodes", "mean", INTERVAL),
         *("median", "interquartile mean", "std", "human"),
     )
-    taken = "".join(f"- {each.key}: {shares(each)}\n" for each in scores)
+    taken = "".join(f"- {each.key}: {action_fractions(each)}\n" for each in scores)
     return (
         "## Results\n\n"
         "Returns of whole episodes with unclipped rewards, fewer than 30 no-ops and at most "

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
 
 import numpy as np
 
@@ -40,12 +39,10 @@ def parallel_rollouts(rollouts: Sequence[Iterator[Step]]) -> Iterator[Iterator[S
 def _joined(
     rollouts: Sequence[Iterator[Step]], threads: list[ThreadPoolExecutor]
 ) -> Iterator[Step]:
-    contexts = [copy_context() for _ in rollouts]  # such as whether kernels are on
-
     def submit_chunk() -> list[Future[list[Step]]]:
         return [
-            thread.submit(context.run, list, itertools.islice(steps, CHUNK))
-            for thread, context, steps in zip(threads, contexts, rollouts, strict=True)
+            thread.submit(list, itertools.islice(steps, CHUNK))
+            for thread, steps in zip(threads, rollouts, strict=True)
         ]
 
     pending = deque([submit_chunk(), submit_chunk()])
@@ -58,14 +55,11 @@ def _joined(
 
 def _concatenated(steps: Sequence[Step]) -> Step:
     first = steps[0]
-    states = [step.state for step in steps if step.state is not None]
     return Step(
         observations=np.concatenate([step.observations for step in steps]),
         resets=np.concatenate([step.resets for step in steps]),
         actions=np.concatenate([step.actions for step in steps]),
-        state=tuple(np.concatenate(parts, axis=1) for parts in zip(*states, strict=True)),
         rewards=np.concatenate([step.rewards for step in steps]),
-        dones=np.concatenate([step.dones for step in steps]),
         infos=[info for step in steps for info in step.infos],
         rgb_frames=first.rgb_frames
         and [frame for step in steps for frame in step.rgb_frames or ()],

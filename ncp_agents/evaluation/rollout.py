@@ -17,6 +17,7 @@ from ncp_agents.envs.perturbations import Perturbation, perturbed
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
+from ncp_agents.torch.kernels import library
 from ncp_agents.torch.threads import one_thread
 
 MAX_ENVS = 16  # by default; more environments gain little on few CPUs
@@ -63,9 +64,7 @@ class Step(NamedTuple):
     observations: np.ndarray  # (B, C, H, W) uint8
     resets: np.ndarray  # (B,) bool: the state was cleared before this step
     actions: np.ndarray  # (B,)
-    state: State | None  # of the circuit, after this step
     rewards: np.ndarray  # (B,) float32
-    dones: np.ndarray  # (B,) bool
     infos: list[dict[str, Any]]  # B; that of an episode's last step has "episode"
     rgb_frames: list[np.ndarray] | None  # B of (H, W, 3), of the moment of the observations
 
@@ -97,7 +96,7 @@ def rollout(policy: Policy, env: AtariVecEnv, deterministic: bool = False) -> It
         actions, state = policy.predict(observations, state, resets, deterministic)
         env.step_async(actions)
         next_observations, rewards, dones, infos = env.step_wait()
-        yield Step(observations, resets, actions, state, rewards, dones, infos, rgb_frames)
+        yield Step(observations, resets, actions, rewards, infos, rgb_frames)
         observations, resets = next_observations, dones
 
 
@@ -177,6 +176,7 @@ def env_groups(
         if isinstance(policy, SavedPolicy):
             stack.enter_context(one_thread())
             stack.enter_context(policy.network.frozen())
+            library.available()  # loads the kernels before two threads could do so at once
             sizes = [size for size in (-(-num_envs // 2), num_envs // 2) if size]
         else:
             device = torch.device(getattr(policy, "device", "cpu"))

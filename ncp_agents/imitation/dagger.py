@@ -144,6 +144,6 @@ def _record_round(
         recipe.cloning.dagger_episodes,
         seed=recipe.seed,
         progress=progress,
-        transform=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
+        wrap_steps=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
     )
     return demos

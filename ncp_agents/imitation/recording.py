@@ -90,7 +90,7 @@ def record(
     num_envs: int | None = None,
     deterministic: bool = False,
     epsilon: float = 0.0,
-    transform: Callable[[Iterator[Step]], Iterator[Step]] = iter,
+    wrap_steps: Callable[[Iterator[Step]], Iterator[Step]] = iter,
 ) -> Iterator[Entry]:
     """Record whole episodes until `demos` holds `episodes`, and yield each once it is on disk.
 
@@ -103,7 +103,7 @@ def record(
         num_envs: parallel environments; None takes up to 16, a `HumanPolicy` always 1.
         deterministic: greedy actions instead of sampled ones.
         epsilon: probability of a random action, which is recorded as the one taken.
-        transform: receives the steps, and yields those to record.
+        wrap_steps: receives the steps, and yields those to record.
 
     Raises:
         UserError: a policy with another observation space than the demos', a folder locked by
@@ -143,7 +143,7 @@ def record(
             ThreadPoolExecutor(1) as writer,
         ):
             waiting: list[Future[Entry]] = []  # compression must not delay the environments
-            for episode in episodes_of(transform(steps), episodes_per_env(missing, num_envs)):
+            for episode in episodes_of(wrap_steps(steps), episodes_per_env(missing, num_envs)):
                 waiting.append(writer.submit(demos.append, episode))
                 while waiting and (waiting[0].done() or len(waiting) > num_envs):
                     yield waiting.pop(0).result()
@@ -156,7 +156,7 @@ def record_with_bar(
     demos: Demonstrations,
     episodes: int,
     *,
-    transform: Callable[[Iterator[Step]], Iterator[Step]] = iter,
+    wrap_steps: Callable[[Iterator[Step]], Iterator[Step]] = iter,
     progress: bool = True,
     **settings: Any,
 ) -> None:
@@ -172,13 +172,13 @@ def record_with_bar(
 
         def counted(steps: Iterator[Step]) -> Iterator[Step]:
             nonlocal count
-            for step in transform(steps):
+            for step in wrap_steps(steps):
                 count += len(step.actions)
                 bar.set_postfix_str(f"{count:,} steps, {size / 1e6:.2f} MB", refresh=False)
                 bar.update(0)  # redraws if it is time to
                 yield step
 
-        for entry in record(policy, demos, episodes, transform=counted, **settings):
+        for entry in record(policy, demos, episodes, wrap_steps=counted, **settings):
             size += (demos.path / entry.file).stat().st_size
             bar.update()
 

@@ -34,12 +34,7 @@ def check_picture_path(picture: Path) -> None:
 
 
 def save_figure(figure: Figure, picture: Path, dpi: int = 120) -> None:
-    """Write a PNG of 256 colours, whole or not at all; the same figure gives the same bytes.
-
-    Raises:
-        UserError: `picture` does not end in .png.
-    """
-    check_picture_path(picture)
+    """Write a PNG of 256 colours, whole or not at all; the same figure gives the same bytes."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
     with Image.open(drawn) as image, atomic_write(picture) as temporary:

@@ -15,7 +15,7 @@ from ncp_agents.agents.recipe import Recipe
 from ncp_agents.envs.games import RANDOM_AND_HUMAN_SCORES
 from ncp_agents.errors import UserError
 from ncp_agents.evaluation.statistics import interval_of_seeds
-from ncp_agents.rendering.figures import COLORS, check_picture_path, save_figure, style_axes
+from ncp_agents.rendering.figures import COLORS, save_figure, style_axes
 
 Rows = Sequence[Mapping[str, float]]  # of a progress.csv
 
@@ -73,7 +73,6 @@ def draw_curves(
     Raises:
         UserError: a run without a finished episode, or seeds without steps in common.
     """
-    check_picture_path(picture)
     seeds: dict[Recipe, list[Rows]] = {}
     names: dict[Recipe, str] = {}
     for run in runs:

@@ -61,10 +61,9 @@ def write_video(
         The number of frames written.
 
     Raises:
-        UserError: `path` has another ending.
         OSError: the encoder failed, for instance on a full disk.
     """
-    check_video_path(path)
+    encoding = FORMATS[path.suffix.lower()]
     with atomic_write(path) as temporary:
         count = 0
         writer = None
@@ -78,7 +77,7 @@ def write_video(
                         fps=fps,
                         macro_block_size=2,
                         ffmpeg_log_level="error",
-                        **FORMATS[path.suffix.lower()],
+                        **encoding,
                     )
                     writer.send(None)  # starts the encoder
                 writer.send(_enlarged(frame, scale))

@@ -76,7 +76,7 @@ class Window:
         self._pygame.display.quit()
 
 
-def shown(frames: Iterable[tuple[Step, np.ndarray]], window: Window) -> Iterator[Step]:
+def show_frames(frames: Iterable[tuple[Step, np.ndarray]], window: Window) -> Iterator[Step]:
     """Show each step's frame and yield the step, until the window is closed."""
     for step, frame in frames:
         if not window.show(frame):

@@ -42,13 +42,13 @@ def both_ways(forward: Callable[[], Tensor]) -> Callable[[], None]:
 
 
 def operations(work: Callable[[], Any]) -> int:
-    """Floating-point operations, counted without kernels, which do as many and tell nobody."""
+    """Floating-point operations, counted without kernels, whose operations the counter misses."""
     with kernels.off(), FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
 
 
-def share(speed: float, limit: float) -> str:
+def percent(speed: float, limit: float) -> str:
     return f"{100 * speed / limit:.0f} %"
 
 

@@ -1,7 +1,7 @@
 """CartPole without velocities: the circuit of `MlpNcpPolicy` beside sb3-contrib's LSTM.
 
-The speeds of cart and pole are hidden, so only an agent that remembers can balance: a memoryless
-one lasts about 50 steps of 500. Both agents train for 100,000 steps on the same environments, with
+The speeds of cart and pole are hidden, so only an agent with memory can balance: one without
+lasts about 50 steps of 500. Both agents train for 100,000 steps on the same environments, with
 observations and rewards normalised as in rl-zoo3. Every 5,000 steps the agent plays 20 episodes
 with deterministic actions on environments that take no part in training.
 
@@ -12,20 +12,21 @@ The table gives, for each agent and seed,
 
 - steps to 500: training steps at the first evaluation whose 20 episodes all lasted 500 steps,
 - final mean: of the last evaluation, in steps an episode (500 is the most),
-- solved: share of the evaluations from the first 500 on that reached 500,
+- solved: fraction of the evaluations from the first 500 on that reached 500,
 - parameters: of the whole policy, critic included,
 - seconds: of training, evaluations not counted.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 from sb3_contrib import RecurrentPPO
@@ -40,9 +41,17 @@ from ncp_agents.envs.memory import CART_POLE_MAX_STEPS, CartPoleNoVel
 from ncp_agents.sb3 import SequencePPO
 
 NUM_ENVS = 8
-STEPS = 100_000
-EVAL_EVERY = 5_000  # steps
-EVAL_EPISODES = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """How does the circuit compare with an LSTM on CartPole without velocities?"""
+
+    agents: tuple[Literal["circuit", "LSTM"], ...] = ("circuit", "LSTM")
+    seeds: tuple[int, ...] = (1, 2, 3)
+    steps: int = 100_000  # of training
+    eval_every: int = 5_000  # steps
+    eval_episodes: int = 20  # of each evaluation
 
 
 def linear(start: float) -> Callable[[float], float]:
@@ -154,27 +163,21 @@ class Result(NamedTuple):
         return since.count(CART_POLE_MAX_STEPS) / len(since)
 
 
-def train(
-    agent: Agent,
-    seed: int,
-    steps: int = STEPS,
-    every: int = EVAL_EVERY,
-    episodes: int = EVAL_EPISODES,
-    name: str = "",
-) -> Result:
-    """One training, evaluated on its way."""
+def train(name: str, seed: int, options: Options) -> Result:
+    """One training, with evaluations."""
+    agent = AGENTS[name]
     env = VecNormalize(make_vec_env(CartPoleNoVel, NUM_ENVS, seed=seed))
     model = agent.algorithm(env=env, seed=seed, device="cpu", **agent.arguments)
-    with tqdm(total=steps, desc=f"{name} seed {seed}", unit="step", leave=False) as bar:
-        evaluations = Evaluations(seed, every, episodes, bar)
+    with tqdm(total=options.steps, desc=f"{name} seed {seed}", unit="step", leave=False) as bar:
+        evaluations = Evaluations(seed, options.eval_every, options.eval_episodes, bar)
         start = time.perf_counter()
-        model.learn(steps, callback=evaluations)
+        model.learn(options.steps, callback=evaluations)
         seconds = time.perf_counter() - start - evaluations.seconds
     parameters = sum(p.numel() for p in model.policy.parameters())
     return Result(evaluations.steps, evaluations.means, parameters, seconds)
 
 
-def report(results: dict[tuple[str, int], Result]) -> Table:
+def report(results: Mapping[tuple[str, int], Result]) -> Table:
     table = Table(
         "agent", "seed", "steps to 500", "final mean", "solved", "parameters", "seconds",
         title="CartPole without velocities",
@@ -194,26 +197,13 @@ def report(results: dict[tuple[str, int], Result]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--agents", nargs="+", choices=AGENTS, default=list(AGENTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of training ({STEPS:,})")
-    parser.add_argument(
-        "--eval-every", type=int, default=EVAL_EVERY, help=f"steps ({EVAL_EVERY:,})"
-    )
-    parser.add_argument(
-        "--eval-episodes", type=int, default=EVAL_EPISODES, help=f"an evaluation ({EVAL_EPISODES})"
-    )
-    options = parser.parse_args()
+    options = tyro.cli(Options)
     torch.set_num_threads(1)  # so small a network is slower with more
-    results = {}
-    for name in options.agents:
-        for seed in options.seeds:
-            results[name, seed] = train(
-                AGENTS[name], seed, options.steps, options.eval_every, options.eval_episodes, name
-            )
+    results = {
+        (name, seed): train(name, seed, options)
+        for name in options.agents
+        for seed in options.seeds
+    }
     Console().print(report(results))
 
 

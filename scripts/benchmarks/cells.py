@@ -13,7 +13,7 @@ step without gradients, weights frozen, as in a rollout. The floor is what the a
 the speeds of matrix product and sigmoid that are measured at the start, with as many threads.
 Memory is what a process of its own needs at most, above what it needed before the layer ran.
 
-What was learnt, on 2 cores (docs/speed.md has the figures):
+Findings, on 2 cores (docs/speed.md has the figures):
 
 - A kernel in C beside torch needs torch's own threads: with a pool of its own it waited, for
   torch's spin for milliseconds after each operation. That halved every kernel's time.

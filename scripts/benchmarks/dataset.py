@@ -1,33 +1,32 @@
 """How fast demos are read, beside np.load of ncps's layout and Minari, and what cloning waits.
 
-    python scripts/benchmarks/dataset.py                    # the Pong games that come along
+    python scripts/benchmarks/dataset.py                    # the shipped episodes of Pong
     python scripts/benchmarks/dataset.py --demos demos/pong --turns 5
 
-The same games lie in a temporary folder in every layout: ours (an .npz a game, deflated), ncps's
-(an .npz for 32 steps each, as np.savez and as np.savez_compressed write it), Minari's (one HDF5
-file, raw arrays). All are read in one process, taking turns; a figure is the median, in steps/s.
-Nothing waits for the disk: what was just written is in memory still.
+The same episodes lie in a temporary folder in every layout: ours (an .npz an episode, deflated),
+ncps's (an .npz for 32 steps each, as np.savez and as np.savez_compressed write it), Minari's (one
+HDF5 file, raw arrays). All are read in one process, taking turns; a figure is the median, in
+steps/s. Nothing waits for the disk: what was just written is in memory still.
 
-- games: decoded, whole, one after another; ours with its SHA-256 checked.
+- episodes: decoded, whole, one after another; ours with its SHA-256 checked.
 - batches: what a DataLoader in the same process gives, 32 shuffled windows of 32 steps as float32.
-  In the first epoch every game is decoded; later ones find it in memory, where ncps reads again.
-  Minari has no windows: its games go through our dataset.
-- chunks: what cloning learns from, uint8, games decoded as their turn comes.
+  In the first epoch every episode is decoded; later ones find it in memory, where ncps reads again.
+  Minari has no windows: its episodes go through our dataset.
+- chunks: what cloning trains on, uint8, episodes decoded as their turn comes.
 
-Last, four epochs of cloning by the recipe: the share of an epoch, from its first chunk asked for to
-its last one learnt from, in which it waits for the next chunk.
+Last, four epochs of cloning by the recipe: the fraction of an epoch, from its first chunk asked for
+to its last one trained on, in which it waits for the next chunk.
 
-What was learnt, on 2 cores:
+Findings, on 2 cores:
 
 - Reading is inflating, 80 % of it; checking the CRC takes 12 %, the SHA-256 nothing to speak of.
-- Many streams share few games. When each stream decoded its games for itself, cloning of the
-  games that come along waited a third of its time; with one `Cache` for all of them, in the first
+- Many streams share few episodes. When each stream decoded its episodes for itself, cloning of the
+  shipped ones waited a third of its time; with one `Cache` for all of them, in the first
   epoch only.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ from typing import Any, cast
 
 import numpy as np
 import tyro
+from _command import run
 from ncps.datasets.torch import AtariCloningDataset as NcpsDataset
 from rich.console import Console
 from rich.table import Table
@@ -74,7 +74,7 @@ class Options:
     turns: int = 3  # measurements of each figure, of which the median counts
 
 
-class MinariGames:
+class MinariEpisodes:
     """Minari's episodes in the place of a dataset's own demos."""
 
     def __init__(self, demos: Demonstrations, dataset: Any) -> None:
@@ -87,15 +87,15 @@ class MinariGames:
 
 
 def write_ncps(demos: Demonstrations, root: Path, save: Callable[..., None]) -> Path:
-    """The windows of all games in ncps's layout."""
+    """The windows of all episodes in ncps's layout."""
     folder = root / LAYOUT / demos.provenance.game
     folder.mkdir(parents=True)
     for index in range(len(demos.entries)):
-        game = demos.read(index)
-        for start in range(0, len(game) - LENGTH + 1, LENGTH):
+        episode = demos.read(index)
+        for start in range(0, len(episode) - LENGTH + 1, LENGTH):
             steps = slice(start, start + LENGTH)
             name = f"train_{index:03d}_{start:06d}.npz"
-            save(folder / name, obs=game.obs[steps], actions=game.actions[steps])
+            save(folder / name, obs=episode.obs[steps], actions=episode.actions[steps])
     return root
 
 
@@ -111,7 +111,7 @@ def drain(dataset: Any) -> int:
 
 
 def timed(works: dict[str, Callable[[], int]], turns: int) -> dict[str, float]:
-    """Steps/s by contender; each answers with its number of steps."""
+    """Steps/s by contender; each returns its number of steps."""
     rates: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
         for name, work in works.items():
@@ -128,15 +128,15 @@ def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
         STORED: write_ncps(demos, root / "stored", np.savez),
         DEFLATED: write_ncps(demos, root / "deflated", np.savez_compressed),
     }
-    game, all_games = demos.provenance.game, range(len(demos.entries))
-    minari_games = MinariGames(demos, theirs)
+    game, indices = demos.provenance.game, range(len(demos.entries))
+    minari_episodes = MinariEpisodes(demos, theirs)
 
     def ours() -> AtariCloningDataset:
         return AtariCloningDataset(game, "train", demos.path, LENGTH)
 
     def minari() -> AtariCloningDataset:
         dataset = ours()
-        dataset.cache = Cache(minari_games)
+        dataset.cache = Cache(minari_episodes)
         return dataset
 
     ncps = {name: NcpsDataset(game, root_dir=str(path)) for name, path in layouts.items()}
@@ -144,14 +144,14 @@ def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
     for dataset in kept.values():
         drain(dataset)
     measured = {
-        "games": timed(
+        "episodes": timed(
             {
-                OURS: lambda: sum(len(demos.read(index)) for index in all_games),
+                OURS: lambda: sum(len(demos.read(index)) for index in indices),
                 **{
                     name: lambda data=data: sum(load(path) for path in data.files)
                     for name, data in ncps.items()
                 },
-                MINARI: lambda: sum(len(minari_games.read(index)) for index in all_games),
+                MINARI: lambda: sum(len(minari_episodes.read(index)) for index in indices),
             },
             turns,
         ),
@@ -176,7 +176,7 @@ def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
     folders = {**layouts, MINARI: root / "minari"}
     for name, folder in folders.items():
         sizes[name] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    table = Table("", "MB", *measured, title=f"{len(all_games)} games, {demos.steps:,} steps")
+    table = Table("", "MB", *measured, title=f"{len(indices)} episodes, {demos.steps:,} steps")
     for name, size in sizes.items():
         rates = [f"{rate[name]:,.0f}" for rate in measured.values()]
         table.add_row(name, f"{size / 1e6:,.1f}", *rates)
@@ -184,7 +184,7 @@ def compare(demos: Demonstrations, root: Path, turns: int) -> Table:
 
 
 def chunks_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
-    """Steps/s of an epoch's chunks when nothing is learnt from them."""
+    """Steps/s of an epoch's chunks without training on them."""
     options = recipe.cloning
     subsets = [EpisodeSubset(demos, range(len(demos.entries)))]
 
@@ -199,11 +199,11 @@ def chunks_alone(demos: Demonstrations, recipe: Recipe, turns: int) -> float:
 
 
 @contextmanager
-def watched() -> Iterator[list[tuple[float, float]]]:
+def timed_chunks() -> Iterator[list[tuple[float, float]]]:
     """The seconds that each of cloning's passes through its chunks takes, and those it waits."""
     passes, source = [], learner.chunks
 
-    def watch(*args: Any) -> Iterator[Chunk]:
+    def timed_pass(*args: Any) -> Iterator[Chunk]:
         begin, waiting, following = time.perf_counter(), 0.0, source(*args)
         while True:
             asked = time.perf_counter()
@@ -214,7 +214,7 @@ def watched() -> Iterator[list[tuple[float, float]]]:
             yield chunk
         passes.append((time.perf_counter() - begin, waiting))
 
-    learner.chunks = watch  # type: ignore[assignment]
+    learner.chunks = timed_pass  # type: ignore[assignment]
     try:
         yield passes
     finally:
@@ -225,7 +225,7 @@ def clone(demos: Demonstrations, recipe: Recipe, root: Path) -> Table:
     """What cloning waits for its chunks."""
     options = replace(recipe.cloning, epochs=EPOCHS, eval_every=0)
     run = RunFolder.create(root / "run", replace(recipe, cloning=options))
-    with watched() as passes:
+    with timed_chunks() as passes:
         cloning.clone(run, [demos], progress=False)
     table = Table("cloning", "s an epoch", "steps/s", "waiting for chunks")
     each = len(passes) // EPOCHS  # learning and validation
@@ -245,13 +245,9 @@ def main() -> None:
         root = Path(folder)
         console.print(compare(demos, root, options.turns))
         rate = chunks_alone(demos, recipe, options.turns)
-        console.print(f"chunks, nothing learnt from them: {rate:,.0f} steps/s")
+        console.print(f"chunks, without training on them: {rate:,.0f} steps/s")
         console.print(clone(demos, recipe, root))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        print(f"dataset: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

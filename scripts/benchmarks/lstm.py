@@ -9,13 +9,13 @@ Trains the recipe of `policies/pong-cfc` and of `policies/breakout-cfc`, for eac
 folders that `ncp-agents train` uses: a run that is there is resumed, or just read if it is done.
 Kinds, alike but for what stands between encoder and heads:
 
-    circuit         the recipe: CfC neurons, on AutoNCP in Pong, all reading each other in Breakout
+    circuit         the recipe: CfC neurons, on AutoNCP in Pong, fully connected in Breakout
     mixed-memory    the circuit behind a memory cell, an LSTM's step; fewer features make up for it
     lstm-neurons    an LSTM of as many neurons, all of which the actor reads
     lstm-size       an LSTM of as many parameters as the circuit, as nearly as whole neurons allow
     feed-forward    the state is cleared before every step: no memory
 
-The table gives the mean return of training games over all steps, which tells how soon a kind
+The table gives the mean return of training episodes over all steps, which tells how soon a kind
 learns, of the last ones, and of the last evaluation, for each seed and for all with their 95 %
 interval (Student's t); the picture, a row for each game, the mean return over steps with that
 interval.
@@ -23,7 +23,6 @@ interval.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from _command import run
 from pong_from_scratch import settled, trained
 from rich.console import Console
 from rich.table import Table
@@ -40,7 +40,6 @@ from ncp_agents.agents.recipe import Circuit, Recipe, read_recipe
 from ncp_agents.agents.saved_policy import build
 from ncp_agents.agents.zoo import find
 from ncp_agents.cli.curves import run_to_draw
-from ncp_agents.errors import UserError
 from ncp_agents.evaluation.formatting import number
 from ncp_agents.evaluation.statistics import interval_of_seeds
 from ncp_agents.rendering.learning_curve import draw_curves
@@ -133,10 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        print(f"lstm: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

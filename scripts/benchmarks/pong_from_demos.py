@@ -1,29 +1,27 @@
-"""Pong from demos: what a clone of 20 games reaches, and what PPO makes of it.
+"""Pong from demos: what a clone of 20 episodes reaches, and what PPO makes of it.
 
     python scripts/benchmarks/pong_from_demos.py              # everything, 1.5 hours on 2 cores
     python scripts/benchmarks/pong_from_demos.py --seeds 1    # half an hour
 
-Records 20 games of `policies/pong-cfc` and, for each seed,
+Records 20 episodes of `policies/pong-cfc` and, for each seed,
 
 - clone: clones a fresh network from them;
 - dagger: the clone, and 3 rounds of DAgger with the policy as its teacher;
-- forgetful: clones the same network, but for its memory, from the same games: the circuit forgets
-  before every step, so that it is a feed-forward net that sees one frame;
-- continued: trains the clone on with PPO, by the recipe of `policies/pong-cfc`.
+- forgetful: clones the same network, but for its memory, from the same episodes: the state is
+  cleared before every step, so that it is a feed-forward network of one frame;
+- continued: continues the clone's training with PPO, by the recipe of `policies/pong-cfc`.
 
-A table says what each reaches in 30 whole games of protocol v4, with sampled actions and with
+A table says what each reaches in 30 whole episodes of protocol v4, with sampled actions and with
 greedy ones, and by how many points its validation accuracy fell at most in one epoch, once above
-80 %. The picture shows the mean return of training (the last 20 games) of the continued
+80 %. The picture shows the mean return of training (the last 20 episodes) of the continued
 runs beside that of runs from scratch, which `pong_from_scratch.py` leaves in `runs/` and which are
 trained here where they are missing.
 
-Everything is kept in run folders: what is there is gone on with, or just read.
+Everything is kept in run folders: what is there is resumed, or just read if it is done.
 """
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -32,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from _command import run
 from matplotlib.figure import Figure
 from pong_from_scratch import GOAL, reached, settled, trained
 from rich.console import Console
@@ -47,13 +46,13 @@ from ncp_agents.evaluation.formatting import number
 from ncp_agents.evaluation.scores import SCORES, Scores, scores_of, write_scores
 from ncp_agents.files import atomic_write
 from ncp_agents.imitation.cloning import clone
+from ncp_agents.imitation.cloning_csv import read_epochs
 from ncp_agents.imitation.dagger import dagger
 from ncp_agents.imitation.recording import open_or_create, provenance, record_with_bar
 from ncp_agents.torch.threads import use_threads
 from ncp_agents.training.run_folder import RunFolder
 
-MARGIN = 3.0  # points below the clone that PPO must never fall, in its first EARLY steps
-EARLY = 200_000
+EARLY = 200_000  # steps of PPO in which its lowest mean return is taken
 KINDS = ("clone", "dagger", "forgetful")
 
 
@@ -63,17 +62,17 @@ class Options:
 
     seeds: tuple[int, ...] = (1, 2, 3)
     kinds: tuple[str, ...] = KINDS  # of cloning: clone, dagger, forgetful
-    games: int = 20  # to record
+    episodes: int = 20  # to record
     steps: int = 400_000  # of PPO from each clone; 0 = none
     policy: str = "pong-cfc"  # the teacher, and whose recipe
     folder: Path = Path("runs/pong_from_demos")
     threads: int = 0  # of torch while it learns; 0 takes one a core
 
 
-def recorded(teacher: SavedPolicy, folder: Path, games: int) -> Demonstrations:
+def recorded(teacher: SavedPolicy, folder: Path, episodes: int) -> Demonstrations:
     there = (folder / DATASET).is_file()
     demos = open_or_create(folder, provenance(teacher, "v4", seed=0), resume=there)
-    record_with_bar(teacher, demos, games, seed=0)
+    record_with_bar(teacher, demos, episodes, seed=0)
     return demos
 
 
@@ -92,7 +91,7 @@ def cloned(
 
 
 def scored(folder: Path) -> tuple[Scores, Scores]:
-    """30 games with sampled actions, and with greedy ones."""
+    """30 episodes with sampled actions, and with greedy ones."""
     policy, known = load(folder), scores_of(folder)
     for deterministic in (False, True):
         if ("v4-deterministic" if deterministic else "v4") not in known:
@@ -102,14 +101,12 @@ def scored(folder: Path) -> tuple[Scores, Scores]:
 
 
 def minutes(run: RunFolder) -> float:
-    last = (run.path / "cloning.csv").read_text().splitlines()[-1]
-    return float(last.split(",")[1]) / 60
+    return read_epochs(run.cloning)[-1].seconds / 60
 
 
 def largest_fall(run: RunFolder) -> float:
     """The most by which the validation accuracy ever fell in one epoch from above 80 %."""
-    with (run.path / "cloning.csv").open() as file:
-        accuracy = [float(row["val_accuracy"]) for row in csv.DictReader(file)]
+    accuracy = [epoch.val_accuracy for epoch in read_epochs(run.cloning)]
     return max([0.0, *(a - b for a, b in pairwise(accuracy) if a > 0.8)])
 
 
@@ -117,7 +114,7 @@ def main() -> None:
     options = tyro.cli(Options)
     use_threads(options.threads)
     teacher = load(find(options.policy))
-    demos = recorded(teacher, options.folder / "demos", options.games)
+    demos = recorded(teacher, options.folder / "demos", options.episodes)
     table = Table("what", "seed", "minutes", "sampled", "95 % interval", "greedy", "falls by")
     continued: list[list[Mapping[str, float]]] = []
     scratch: list[list[Mapping[str, float]]] = []
@@ -180,7 +177,7 @@ def draw(
     axes = figure.add_subplot()
     for name, color, runs in (
         ("PPO from scratch", "tab:gray", scratch),
-        ("PPO from a clone of 20 games", "tab:blue", continued),
+        ("PPO from a clone of 20 episodes", "tab:blue", continued),
     ):
         for index, rows in enumerate(runs):
             curve = [(r["steps"] / 1e6, r["return_mean"]) for r in settled(rows)]
@@ -189,7 +186,7 @@ def draw(
     axes.axhline(level, color="tab:blue", linestyle=":", label="the clones themselves, sampled")
     axes.axhline(GOAL, color="grey", linestyle=":")
     axes.set_xlabel("steps (millions)")
-    axes.set_ylabel("mean return of the last 20 games")
+    axes.set_ylabel("mean return of the last 20 episodes")
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_write(picture) as temporary:
@@ -197,10 +194,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        print(f"pong_from_demos: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -5,25 +5,25 @@
 Trains the recipe of `policies/pong-cfc` once for each variant and seed, one after another, in the
 run folders that `ncp-agents train` uses (a run that is there is resumed, or just read if it is
 done), prints a table and draws `runs/pong_from_scratch.png`. The mean return is that of the last 20
-training games, unclipped; the time counts from the first step on, evaluations and checkpoints
+training episodes, unclipped; the time counts from the first step on, evaluations and checkpoints
 included.
 
 Variants, alike but for what their name says:
 
     wired           the recipe: AutoNCP(64, 16), three chained layers, init "balanced"
     wired-xavier    the same wiring with ncps's initialisation
-    dense           64 neurons that all read each other; the actor reads all of them
+    dense           64 fully connected neurons; the actor reads all of them
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tyro
+from _command import run
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +39,7 @@ from ncp_agents.training.progress import read_progress
 from ncp_agents.training.run_folder import RunFolder, default_run_folder
 from ncp_agents.training.train import train
 
-WINDOW = 20  # games in the mean return of training, as in the recipe
+WINDOW = 20  # episodes in the mean return of training, as in the recipe
 GOAL = 18.0  # mean return of training; 21 is the most there is
 
 
@@ -95,7 +95,7 @@ def reached(rows: list[Mapping[str, float]]) -> tuple[float, float] | None:
 
 
 def settled(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
-    """The rows whose mean return is of a whole window: the first games to end are short ones."""
+    """The rows whose mean return is of a whole window: the first episodes to end are short."""
     return [row for row in rows if row.get("episodes", 0) >= WINDOW and "return_mean" in row]
 
 
@@ -136,10 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        print(f"pong_from_scratch: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -11,7 +11,7 @@ On torch Keras compiles nothing by itself, and torch.compile takes minutes for a
 MLX's LSTM is not compiled either, ours is. Each layer runs in a process of its own, since a process
 has one backend of Keras; a figure is the median.
 
-What was learnt: large batches are bound by matrix products, of which both have nearly the same; at
+Findings: large batches are bound by matrix products, of which both have nearly the same; at
 B = 8 it is the number of operations in a step that counts. On XLA several plain sums over the same
 sigmoids are as fast as any matrix product that makes it compute them once. A loop over several
 arrays beats one over all of them joined, 54 to 78 ms on JAX (wired, B = 64). Neither keeping the

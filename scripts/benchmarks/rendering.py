@@ -1,10 +1,11 @@
-"""How fast a policy's game becomes a video or a page, against the time it takes to watch.
+"""How fast an episode becomes a video or a page, against its duration.
 
-    python scripts/benchmarks/rendering.py                # a game of Pong, 2 minutes
+    python scripts/benchmarks/rendering.py                # an episode of Pong, 2 minutes
     python scripts/benchmarks/rendering.py --policy pong-ltc --steps 300
 
-One game is played and kept, which takes the seconds in the first row; then it is drawn beside the
-firing circuit and encoded in each format, and written as a page. Real time is 15 steps a second.
+One episode is run and kept, which takes the seconds in the first row; then it is drawn beside the
+circuit's activity and encoded in each format, and written as a page. Real time is 15 steps a
+second.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from ncp_agents.rendering.video import write_video
 
 @dataclass(frozen=True)
 class Options:
-    """How fast does a game become a video or a page?"""
+    """How fast does an episode become a video or a page?"""
 
     policy: str = "pong-cfc"
-    steps: int | None = None  # of the game; default a whole one
+    steps: int | None = None  # of the episode; default a whole one
     formats: tuple[str, ...] = ("mp4", "webm", "gif")
 
 
@@ -46,22 +47,22 @@ def main() -> None:
     if options.steps is not None:
         rules = replace(rules, max_frames=options.steps * rules.frame_skip)
     began = time.perf_counter()
-    trace, body = record_trace(policy, protocol=rules), circuit_graph(policy)
+    trace, graph = record_trace(policy, protocol=rules), circuit_graph(policy)
     table = Table("what", "seconds", "× real time", "MB")
-    watched = len(trace) / STEPS_PER_SECOND
+    duration = len(trace) / STEPS_PER_SECOND
 
     def row(what: str, began: float, path: Path | None = None) -> None:
         seconds = time.perf_counter() - began
         size = "" if path is None else f"{path.stat().st_size / 1e6:.2f}"
-        table.add_row(what, f"{seconds:.1f}", f"{watched / seconds:.1f}", size)
+        table.add_row(what, f"{seconds:.1f}", f"{duration / seconds:.1f}", size)
 
-    row(f"played: {len(trace):,} steps, {watched:.0f} s to watch", began)
+    row(f"played: {len(trace):,} steps, {duration:.0f} s of video", began)
     with tempfile.TemporaryDirectory() as folder:
         writers: dict[str, Callable[[Path], object]] = {
-            form: lambda path: write_video(path, circuit_frames(trace, body, policy.name), scale=1)
+            form: lambda path: write_video(path, circuit_frames(trace, graph, policy.name), scale=1)
             for form in options.formats
         }
-        writers["html"] = lambda path: write_page(path, trace, body, policy.name)
+        writers["html"] = lambda path: write_page(path, trace, graph, policy.name)
         for form, write in writers.items():
             path, began = Path(folder) / f"game.{form}", time.perf_counter()
             write(path)

@@ -15,15 +15,15 @@ hits both sides; a ratio is the median over the turns.
   is left is environment, circuit against LSTM, and sequences against padding.
 - parts: each part alone, and how a training iteration of the recipe divides among them. A limit is
   what the arithmetic takes at the speeds of matrix product and sigmoid measured in the same run,
-  or, for games, what they do alone with nothing to learn.
+  or, for environments, what they reach alone with nothing to learn.
 
-What was learnt, on 2 cores with AVX-512: the recipe trains 1,410 steps/s, 7.1 times rl-zoo3's 194;
+Findings, on 2 cores with AVX-512: the recipe trains 1,410 steps/s, 7.1 times rl-zoo3's 194;
 with the same `NatureCNN` on both sides it is 358 against 220, 1.7 times, because the encoder then
-takes most of the time. The games alone run 4,900 steps/s; the compact encoder, most of it in its
-compiled kernel, learns from 15,700 frames/s, 60 % of what its arithmetic allows, and the circuit
-from 184,000 steps/s, 9 %: what is left there are the many small operations of torch around it. In a
-rollout more than one thread of torch is slower, because its workers then wait on the cores that the
-games need; learning takes them all.
+takes most of the time. The environments alone run 4,900 steps/s; the compact encoder, most of it in
+its compiled kernel, learns from 15,700 frames/s, 60 % of what its arithmetic allows, and the
+circuit from 184,000 steps/s, 9 %: what is left there are the many small operations of torch around
+it. In a rollout more than one thread of torch is slower, because its workers then wait on the cores
+that the emulators need; learning takes them all.
 
 A step is one decision in one environment, 4 frames of the game. Learning included: a figure counts
 steps that were played and trained on.
@@ -31,20 +31,20 @@ steps that were played and trained on.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import Literal, cast
 
 import ale_py
 import gymnasium
 import numpy as np
 import torch
-from _limits import both_ways, floor, machine_speed, operations, rate, share
+import tyro
+from _limits import both_ways, floor, machine_speed, operations, percent, rate
 from _stopwatch import Stopwatch, envs
 from rich.console import Console
 from rich.table import Table
@@ -61,10 +61,23 @@ from ncp_agents.envs.atari import AtariVecEnv
 from ncp_agents.sb3 import SequencePPO
 from ncp_agents.sb3.encoders import ENCODERS
 from ncp_agents.sb3.policies import CnnNcpPolicy
+from ncp_agents.torch.threads import use_threads
 from ncp_agents.training.train import make_model
 
 RECIPE = Path(__file__).parents[2] / "policies" / "pong-cfc" / "recipe.toml"
 BATCH = 256  # frames, or 2 sequences of 128 steps: the minibatch of both sides
+
+
+@dataclass(frozen=True)
+class Options:
+    """How fast does a Pong agent train, and what bounds it?"""
+
+    only: Literal["recipe", "same", "parts"] | None = None  # one of the three comparisons
+    seconds: float = 20.0  # of training a turn
+    turns: int = 3  # of each side
+    threads: int = 0  # of torch; 0 takes one a core
+    recipe: Path = RECIPE
+    quick: bool = False  # tiny sizes: shows that it runs, measures nothing
 
 
 # Training as a whole
@@ -103,7 +116,7 @@ def stock_envs(num_envs: int, frame_stack: int = 1) -> VecEnv:
 
 
 class WholeIterations(BaseCallback):
-    """Stops at the first iteration's end after `seconds`, and knows how much was trained."""
+    """Stops at the first iteration's end after `seconds`, and counts what was trained."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -189,7 +202,7 @@ def encoder_row(name: str, batch: int, peak: float, seconds: float) -> list[str]
         f"{forward:,.0f}",
         f"{both:,.0f}",
         f"{limit:,.0f}",
-        share(both, limit),
+        percent(both, limit),
     ]
 
 
@@ -202,7 +215,7 @@ def circuit_row(
     with torch.no_grad():
         forward = rate(lambda: layer(sequences), steps, seconds)
     both = rate(both_ways(lambda: layer(sequences)[0]), steps, seconds)
-    limits = [f"{limit:,.0f}", share(both, limit)] if limit else ["", ""]
+    limits = [f"{limit:,.0f}", percent(both, limit)] if limit else ["", ""]
     return [name, f"{forward:,.0f}", f"{both:,.0f}", *limits]
 
 
@@ -238,7 +251,7 @@ def environment_row(kind: str, count: int, seconds: float) -> list[str]:
     env = AtariVecEnv("pong", count, seed=1) if kind == "AtariVecEnv" else stock_envs(count)
     speed = environment_speed(env, seconds)
     env.close()
-    return [f"{kind}, {count} games", f"{speed:,.0f}", "", "", ""]
+    return [f"{kind}, {count} environments", f"{speed:,.0f}", "", "", ""]
 
 
 # Where an iteration goes
@@ -259,9 +272,9 @@ def breakdown(recipe: Recipe, seconds: float) -> Table:
     steps = environment.num_envs * ppo.n_steps
     policy = cast(CnnNcpPolicy, model.policy)
     circuit, encoder = policy.circuit, policy.features_extractor
-    games = AtariVecEnv(environment.game, environment.num_envs, environment.atari_protocol())
-    limits = {"rollout: environment": steps / environment_speed(games, short)}
-    games.close()
+    env = AtariVecEnv(environment.game, environment.num_envs, environment.atari_protocol())
+    limits = {"rollout: environment": steps / environment_speed(env, short)}
+    env.close()
     frame = torch.rand(1, *observation_space(environment.atari_protocol()).shape)
     forward = operations(lambda: encoder(frame))
     both = operations(both_ways(lambda: encoder(frame)))
@@ -273,7 +286,7 @@ def breakdown(recipe: Recipe, seconds: float) -> Table:
 
     whole = sum(spent.values())
     table = Table(
-        "part", "ms", "share", "limit, ms", "of limit",
+        "part", "ms", "fraction", "limit, ms", "of limit",
         title=f"One iteration of {recipe.name}: {steps:,} steps, {steps / whole:,.0f} steps/s",
     )  # fmt: skip
     for name, mine in spent.items():
@@ -283,32 +296,14 @@ def breakdown(recipe: Recipe, seconds: float) -> Table:
             f"{1e3 * mine:,.0f}",
             f"{100 * mine / whole:.0f} %",
             f"{1e3 * limit:,.1f}" if limit else "",
-            share(limit, mine) if limit else "",
+            percent(limit, mine) if limit else "",
         )
     return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only",
-        choices=("recipe", "same", "parts"),
-        help="one of the three comparisons (default: all)",
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=20.0, help="of training a turn (default: 20)"
-    )
-    parser.add_argument("--turns", type=int, default=3, help="of each side (default: 3)")
-    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
-    parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: pong-cfc")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
-    )
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = tyro.cli(Options)
+    use_threads(options.threads)
     seconds, turns = (0.0, 1) if options.quick else (options.seconds, options.turns)
     recipe = read_recipe(options.recipe)
     num_envs, n_steps, batch_size = (2, 16, 32) if options.quick else (8, 128, BATCH)

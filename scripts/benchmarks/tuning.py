@@ -5,8 +5,8 @@
 
 Trains each variant of the recipe for the same number of steps, the learning rate annealed over
 them, in run folders: a run that is there is resumed, or just read if it is done. The return is the
-mean of training games, unclipped, in the last tenth of the steps; an evaluation at the end plays
-whole games with sampled actions. KL divergence of an update: median of all. What came out is in
+mean of training episodes, unclipped, in the last tenth of the steps; an evaluation at the end plays
+whole episodes with sampled actions. KL divergence of an update: median of all. What came out is in
 `docs/tuning.md`.
 
 Variants, alike but for what their name says:
@@ -22,7 +22,7 @@ Variants, alike but for what their name says:
     nature           the encoder of Mnih et al. 2015, features as many
     critic-circuit   the critic reads the neurons alone, not the encoder's features beside them
     wired            AutoNCP(64, 16): half of the synapses, the actor reads the motor neurons
-    dense            64 neurons that all read each other, and the actor reads all of them
+    dense            64 fully connected neurons, and the actor reads all of them
     neurons-32       half of the neurons, 8 of them motor neurons
     ltc              LTC neurons
     mixed-memory     with an LSTM's memory beside the neurons
@@ -31,12 +31,12 @@ Variants, alike but for what their name says:
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 
 import tyro
+from _command import run
 from pong_from_scratch import trained
 from rich.console import Console
 from rich.table import Table
@@ -44,7 +44,6 @@ from rich.table import Table
 from ncp_agents import registry
 from ncp_agents.agents.recipe import Recipe, read_recipe
 from ncp_agents.agents.zoo import find
-from ncp_agents.errors import UserError
 from ncp_agents.evaluation.formatting import number
 from ncp_agents.torch.threads import use_threads
 
@@ -115,10 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        print(f"tuning: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

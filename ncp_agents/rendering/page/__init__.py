@@ -27,15 +27,11 @@ def write_page(path: Path, trace: Trace, graph: CircuitGraph, title: str) -> Non
     The page has the trace's exact numbers.
 
     Args:
-        path: ends in .html.
+        path: the file.
         trace: the steps.
         graph: the circuit.
         title: of the page.
-
-    Raises:
-        UserError: `path` has another ending.
     """
-    check_page_path(path)
     here = resources.files(__name__)
     page, style, script = (
         (here / f"page.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js")
