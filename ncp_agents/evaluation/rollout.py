@@ -17,7 +17,6 @@ from ncp_agents.envs.perturbations import Perturbation, perturbed
 from ncp_agents.envs.protocol import AtariProtocol
 from ncp_agents.envs.protocol import protocol as named_protocol
 from ncp_agents.errors import UserError
-from ncp_agents.torch.kernels import library
 from ncp_agents.torch.threads import one_thread
 
 MAX_ENVS = 16  # by default; more environments gain little on few CPUs
@@ -176,7 +175,6 @@ def env_groups(
         if isinstance(policy, SavedPolicy):
             stack.enter_context(one_thread())
             stack.enter_context(policy.network.frozen())
-            library.available()  # loads the kernels before two threads could do so at once
             sizes = [size for size in (-(-num_envs // 2), num_envs // 2) if size]
         else:
             device = torch.device(getattr(policy, "device", "cpu"))
