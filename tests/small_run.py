@@ -20,5 +20,5 @@ SMALL_RECIPE = Recipe(
 def trained(path: Path) -> RunFolder:
     """A run that is done, trained in this process."""
     run = RunFolder.create(path, SMALL_RECIPE)
-    assert train(run, progress=False).steps == 4 * ROLLOUT
+    assert train(run).steps == 4 * ROLLOUT
     return run

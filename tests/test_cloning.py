@@ -40,7 +40,7 @@ RECIPE = Recipe(
 
 def cloned(path: Path, recipe: Recipe = RECIPE, **options) -> tuple[RunFolder, CloningProgress]:
     run = RunFolder.create(path, recipe)
-    return run, clone(run, [Demonstrations(PONG)], progress=False, **options)
+    return run, clone(run, [Demonstrations(PONG)], **options)
 
 
 def progress_of(run: RunFolder) -> dict[str, float]:
@@ -71,7 +71,7 @@ def test_a_resumed_cloning_is_the_same(finished, tmp_path):
     )
     assert progress.epoch == 1
     write_epochs(run.cloning, read_epochs(finished.cloning))
-    clone(run, [Demonstrations(PONG)], progress=False, resume=True)
+    clone(run, [Demonstrations(PONG)], resume=True)
     for ours, theirs in zip(read_epochs(run.cloning), read_epochs(finished.cloning), strict=True):
         assert replace(ours, seconds=0) == replace(theirs, seconds=0)
     one, other = (saved_policy.load(r.policy).network for r in (run, finished))
@@ -84,7 +84,7 @@ def test_resume_refuses_other_demos(finished, tmp_path):
     fewer = Demonstrations(tmp_path / "fewer")
     fewer.drop(fewer.entries[0].file)
     with pytest.raises(UserError, match="other demos"):
-        clone(finished, [fewer], progress=False, resume=True)
+        clone(finished, [fewer], resume=True)
 
 
 def test_it_ends_where_the_validation_loss_no_longer_decreases(tmp_path):
@@ -135,7 +135,7 @@ def test_kill_9_leaves_a_run_that_resumes(tmp_path):
     epochs = progress_of(run)["epoch"] + 1
     recipe = replace(run.recipe, cloning=replace(run.recipe.cloning, epochs=epochs))
     run = RunFolder(run.path, recipe)
-    assert clone(run, [Demonstrations(PONG)], progress=False, resume=True).epoch == epochs
+    assert clone(run, [Demonstrations(PONG)], resume=True).epoch == epochs
     assert [row.epoch for row in read_epochs(run.cloning)] == [*range(1, epochs + 1)]
 
 

@@ -71,7 +71,7 @@ def test_the_student_plays_and_the_teacher_labels(teacher):
 @pytest.fixture(scope="module")
 def cloned(tmp_path_factory) -> RunFolder:
     run = RunFolder.create(tmp_path_factory.mktemp("dagger") / "run", RECIPE)
-    clone(run, [Demonstrations(PONG)], progress=False)
+    clone(run, [Demonstrations(PONG)])
     return run
 
 
@@ -80,7 +80,7 @@ def weights_of(run: RunFolder) -> bytes:
 
 
 def test_rounds_continue_from_one_another_and_are_not_repeated(cloned, teacher):
-    dagger(cloned, [Demonstrations(PONG)], teacher, 1, progress=False)
+    dagger(cloned, [Demonstrations(PONG)], teacher, 1)
     first = RunFolder.open(cloned.path / "dagger" / "round-1")
     demos = Demonstrations(first.path / "demos")
     assert len(demos.entries) == 2
@@ -89,7 +89,7 @@ def test_rounds_continue_from_one_another_and_are_not_repeated(cloned, teacher):
     assert weights_of(cloned) == before
     assert saved_policy.load(cloned.policy).recipe == cloned.recipe  # not the round's
 
-    dagger(cloned, [Demonstrations(PONG)], teacher, 2, progress=False)
+    dagger(cloned, [Demonstrations(PONG)], teacher, 2)
     assert weights_of(first) == before
     second = RunFolder.open(cloned.path / "dagger" / "round-2")
     assert second.recipe.start == str(first.policy)
@@ -100,7 +100,7 @@ def test_rounds_continue_from_one_another_and_are_not_repeated(cloned, teacher):
         replace(teacher, weights_sha256="another"),
     ):
         with pytest.raises(UserError, match="teacher"):
-            dagger(cloned, [Demonstrations(PONG)], other, 1, progress=False)
+            dagger(cloned, [Demonstrations(PONG)], other, 1)
 
 
 def test_a_stop_while_recording_keeps_whole_episodes(cloned, teacher, tmp_path):
@@ -157,7 +157,7 @@ def test_the_best_round_is_kept(returns, best, cloned, teacher, tmp_path, monkey
 
     monkeypatch.setattr(dagger_module, "clone", fake)
     monkeypatch.setattr(dagger_module, "_record_round", lambda *_: None)
-    done = dagger(run, [], teacher, 2, progress=False)
+    done = dagger(run, [], teacher, 2)
     one, two = (weights_of(RunFolder.open(run.path / f"dagger/round-{i}")) for i in (1, 2))
     assert one != two
     assert weights_of(run) == (one, two)[best - 1]

@@ -34,7 +34,7 @@ def assert_whole(folder: Path) -> None:
 
 def assert_fails(archive: Archive, folder: Path, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        fetch(archive, folder, progress=False)
+        fetch(archive, folder)
     assert "\n" not in str(caught.value)
     assert [path.name for path in folder.parent.iterdir()] == [".demos.lock"]
 
@@ -65,7 +65,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from ncp_agents.datasets.download import Archive, fetch
-fetch(Archive(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), progress=False)
+fetch(Archive(sys.argv[1], sys.argv[2]), Path(sys.argv[3]))
 """
 
 
@@ -87,7 +87,7 @@ def test_a_killed_download_is_not_taken_for_whole(server, folder):
     process.communicate()
     assert not folder.exists()
     server.pause = 0.0
-    fetch(server.archive, folder, progress=False)
+    fetch(server.archive, folder)
     assert_whole(folder)
 
 

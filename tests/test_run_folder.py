@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path, damage):
     run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
     damage(finished, run.checkpoint)
     with pytest.raises(UserError, match=r"checkpoint\.safetensors"):
-        train(run, resume=True, progress=False)
+        train(run, resume=True)
 
 
 def test_two_trainings_do_not_share_a_run(finished, capsys):

@@ -140,7 +140,7 @@ def test_kill_9_loses_at_most_one_checkpoint_interval(tmp_path):
 
 def test_killed_before_the_first_checkpoint_starts_again(tmp_path):
     run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)
-    assert train(RunFolder.open(run.path), resume=True, progress=False).steps == SMALL_RECIPE.steps
+    assert train(RunFolder.open(run.path), resume=True).steps == SMALL_RECIPE.steps
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ EVALUATED = replace(
 
 def test_evaluations_are_logged_and_the_best_policy_is_kept(tmp_path):
     run, calls = RunFolder.create(tmp_path / "run", EVALUATED), []
-    result = train(run, progress=False, on_progress=lambda run: calls.append(steps_of(run.path)))
+    result = train(run, on_progress=lambda run: calls.append(steps_of(run.path)))
     returns = [row["eval_return"] for row in evaluations_of(run.path)]
     assert len(returns) == 2
     assert all(-21 <= score <= 21 for score in returns)
@@ -187,7 +187,7 @@ def test_a_checkpoint_does_not_wait_for_an_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr(callback, "evaluate", killed)
     run = RunFolder.create(tmp_path / "run", EVALUATED)
     with pytest.raises(KeyboardInterrupt):
-        train(run, progress=False)
+        train(run)
     assert checkpoint_of(run.path).steps == ROLLOUT
 
 
@@ -284,7 +284,7 @@ def test_an_unwritable_run_folder_is_one_line(tmp_path, capsys):
 def test_a_run_from_a_policy_starts_with_its_weights(finished, tmp_path):
     recipe = replace(SMALL_RECIPE, start=str(finished.policy), steps=2 * ROLLOUT)
     run = RunFolder.create(tmp_path / "run", recipe)
-    train(run, progress=False)  # all of it the critic's warm-up
+    train(run)  # all of it the critic's warm-up
     ours, theirs = (saved_policy.load(r.policy).network for r in (run, finished))
     before = weights(theirs)
     moved = {name for name, value in weights(ours).items() if not torch.equal(value, before[name])}

@@ -82,13 +82,15 @@ def evaluate_one(policy: SavedPolicy, options: Evaluate) -> Scores:
     if len(scores.returns) < options.episodes:
         return scores
     if page is not None or (video is not None and options.show_circuit):
-        trace = record_trace(policy, options.video_episodes, *settings, progress=True)
+        trace = record_trace(policy, options.video_episodes, *settings)
         graph, title = circuit_graph(policy), _title(policy)
         if CircuitLayout(graph).in_blocks:
             print(f"{graph.about}: too many for lines, drawn as blocks of neurons")
         if video is not None and options.show_circuit:
             frames = circuit_frames(trace, graph, title)
-            write_video(video, tqdm(frames, video.name, len(trace), unit=" steps"), scale=1)
+            write_video(
+                video, tqdm(frames, video.name, len(trace), unit=" steps", disable=None), scale=1
+            )
         if page is not None:
             write_page(page, trace, graph, title)
             print(f"page: {page}")
@@ -102,7 +104,7 @@ def evaluate_one(policy: SavedPolicy, options: Evaluate) -> Scores:
 def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: Any) -> Scores:
     """`evaluate`, with a progress bar that shows the mean so far."""
     # Without the delay a bar would precede the error of a refused option.
-    with tqdm(total=episodes, unit=" episodes", desc=policy.name, delay=0.5) as bar:
+    with tqdm(total=episodes, unit=" episodes", desc=policy.name, delay=0.5, disable=None) as bar:
         total = 0.0
 
         def on_episode(episode: EpisodeStats) -> None:
@@ -146,7 +148,7 @@ def record_video(
     with env_groups(policy, make_env, 1, seed) as [(policy, env)]:
         steps = first_episodes(rollout(policy, env, deterministic), episodes)
         frames = (frame for _, frame in captioned_frames(steps))
-        return write_video(path, tqdm(frames, desc=path.name, unit=" steps"))
+        return write_video(path, tqdm(frames, desc=path.name, unit=" steps", disable=None))
 
 
 def _title(policy: SavedPolicy) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ def fetch(
     archive: Archive,
     folder: Path,
     check: Callable[[Path], object] = lambda unpacked: None,
-    progress: bool = True,
 ) -> None:
     """Download an archive and unpack it as `folder`, unless that exists.
 
@@ -42,7 +42,6 @@ def fetch(
         archive: what to download.
         folder: where to unpack it.
         check: called with the unpacked folder before it appears; its exception aborts.
-        progress: whether to show a progress bar.
 
     Raises:
         UserError: the server cannot be reached or breaks off, the SHA-256 is another one, the
@@ -55,7 +54,7 @@ def fetch(
                 return
             remove_temporary_files(folder)
             with atomic_folder(folder) as unfinished:
-                file = _download(archive, unfinished, progress)
+                file = _download(archive, unfinished)
                 _unpack(file, unfinished, archive.url)
                 file.unlink()
                 check(unfinished)
@@ -65,9 +64,13 @@ def fetch(
         ) from None
 
 
-def _download(archive: Archive, folder: Path, progress: bool) -> Path:
+def _download(archive: Archive, folder: Path) -> Path:
     try:
-        return Path(pooch.retrieve(archive.url, archive.sha256, path=folder, progressbar=progress))
+        return Path(
+            pooch.retrieve(
+                archive.url, archive.sha256, path=folder, progressbar=sys.stderr.isatty()
+            )
+        )
     except RequestException as error:
         if error.response is not None:
             error.response.close()

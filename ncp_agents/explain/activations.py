@@ -112,7 +112,6 @@ def record_trace(
     seed: int = 0,
     deterministic: bool = False,
     max_steps: int | None = None,
-    progress: bool = False,
 ) -> Trace:
     """Run episodes in one environment and return their trace.
 
@@ -123,11 +122,10 @@ def record_trace(
         seed: of the environment and sampled actions.
         deterministic: take greedy actions instead of sampled ones.
         max_steps: limit of the trace.
-        progress: show a progress bar.
     """
     make_env = env_factory(policy, protocol, render=True)
     with env_groups(policy, make_env, 1, seed) as [(policy, env)]:
         recorder = ActivationRecorder(policy)
         steps = first_episodes(rollout(recorder, env, deterministic), episodes)
         steps = itertools.islice(steps, max_steps)
-        return trace(recorder, tqdm(steps, policy.name, unit=" steps", disable=not progress))
+        return trace(recorder, tqdm(steps, policy.name, unit=" steps", disable=None))

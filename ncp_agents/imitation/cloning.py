@@ -49,7 +49,6 @@ def clone(
     demos: Sequence[Demonstrations],
     *,
     resume: bool = False,
-    progress: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[RunFolder], None] = lambda _: None,
 ) -> CloningProgress:
@@ -59,7 +58,6 @@ def clone(
         run: the folder, with the recipe.
         demos: whose episodes are split into training and validation.
         resume: from the checkpoint.
-        progress: whether to show a progress bar.
         should_stop: ends the cloning after the current epoch.
         on_progress: called whenever cloning.csv has a new row, and at the end.
 
@@ -70,14 +68,13 @@ def clone(
     """
     check_demonstrations(demos, run.recipe)
     with run.lock():
-        return _clone(run, demos, resume, progress, should_stop, on_progress)
+        return _clone(run, demos, resume, should_stop, on_progress)
 
 
 def _clone(
     run: RunFolder,
     demos: Sequence[Demonstrations],
     resume: bool,
-    progress: bool,
     should_stop: Callable[[], bool],
     on_progress: Callable[[RunFolder], None],
 ) -> CloningProgress:
@@ -114,7 +111,7 @@ def _clone(
         initial=now.epoch,
         unit=" epochs",
         desc=recipe.name,
-        disable=not progress,
+        disable=None,
     ) as bar:
         while not _is_done(now, options) and not should_stop():
             epoch = now.epoch + 1

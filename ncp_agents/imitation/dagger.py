@@ -39,7 +39,6 @@ def dagger(
     teacher: SavedPolicy,
     rounds: int,
     *,
-    progress: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[RunFolder], None] = lambda _: None,
 ) -> CloningProgress:
@@ -54,7 +53,6 @@ def dagger(
         demos: to clone from.
         teacher: labels the student's observations with its greedy actions.
         rounds: in total.
-        progress: whether to show progress bars.
         should_stop: ends the work after the current step or epoch; a later call continues.
         on_progress: called with a round's run, as by `clone`.
 
@@ -66,7 +64,6 @@ def dagger(
         raise UserError(f"dagger is {rounds}, expected rounds >= 1; usual is 3")
     check_teacher(teacher, run.recipe)
     settings: dict[str, Any] = {
-        "progress": progress,
         "should_stop": should_stop,
         "on_progress": on_progress,
     }
@@ -81,7 +78,7 @@ def dagger(
         path = run.path / "dagger" / f"round-{number}"
         exists = (path / RECIPE).is_file()
         this = RunFolder.open(path) if exists else RunFolder.create(path, _recipe(run, student))
-        known.append(_record_round(this, student, teacher, progress, should_stop))
+        known.append(_record_round(this, student, teacher, should_stop))
         if should_stop():
             return done
         done = clone(this, known, resume=True, **settings)
@@ -128,7 +125,6 @@ def _record_round(
     this: RunFolder,
     policy: Path,
     teacher: SavedPolicy,
-    progress: bool,
     should_stop: Callable[[], bool],
 ) -> Demonstrations:
     """Return a round's demos, after recording those that are missing."""
@@ -143,7 +139,6 @@ def _record_round(
         demos,
         recipe.cloning.dagger_episodes,
         seed=recipe.seed,
-        progress=progress,
         wrap_steps=lambda steps: relabelled(takewhile(lambda _: not should_stop(), steps), teacher),
     )
     return demos

@@ -157,7 +157,6 @@ def record_with_bar(
     episodes: int,
     *,
     wrap_steps: Callable[[Iterator[Step]], Iterator[Step]] = iter,
-    progress: bool = True,
     **settings: Any,
 ) -> None:
     """Record as `record`, to the end, with a progress bar of episodes, steps and bytes."""
@@ -166,7 +165,7 @@ def record_with_bar(
         initial=min(len(demos.entries), episodes),
         unit=" episodes",
         desc=demos.path.name,
-        disable=not progress,
+        disable=None,
     ) as bar:
         count, size = 0, demos.size
 

@@ -53,9 +53,9 @@ class Periodically(BaseCallback):
 class ProgressBar(BaseCallback):
     """A bar over all steps, with the mean return of the last episodes and steps/s."""
 
-    def __init__(self, total: int, label: str, disable: bool = False) -> None:
+    def __init__(self, total: int, label: str) -> None:
         super().__init__()
-        self.total, self.label, self.disable = total, label, disable
+        self.total, self.label = total, label
 
     def _on_training_start(self) -> None:
         self._bar = tqdm(
@@ -64,7 +64,7 @@ class ProgressBar(BaseCallback):
             desc=self.label,
             unit=" steps",
             unit_scale=True,
-            disable=self.disable,
+            disable=None,
             smoothing=0.05,
         )
 

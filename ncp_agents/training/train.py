@@ -31,7 +31,6 @@ def train(
     run: RunFolder,
     *,
     resume: bool = False,
-    progress: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[RunFolder], None] = lambda _: None,
 ) -> TrainingProgress:
@@ -43,7 +42,6 @@ def train(
     Args:
         run: the folder, with the recipe.
         resume: from the checkpoint.
-        progress: whether to show a progress bar.
         should_stop: ends the training after the current update.
         on_progress: called whenever progress.csv has a new evaluation, and at the end.
 
@@ -61,7 +59,7 @@ def train(
         model.set_logger(Logger(None, outputs))
         last = _last_evaluation(run)
         callback = RunCallback(run, start, outputs, last, should_stop, on_progress)
-        bar = ProgressBar(recipe.steps, recipe.name, disable=not progress)
+        bar = ProgressBar(recipe.steps, recipe.name)
         callbacks: list[BaseCallback] = [
             StopWhen(should_stop),
             bar,

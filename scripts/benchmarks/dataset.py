@@ -226,7 +226,7 @@ def clone(demos: Demonstrations, recipe: Recipe, root: Path) -> Table:
     options = replace(recipe.cloning, epochs=EPOCHS, eval_every=0)
     run = RunFolder.create(root / "run", replace(recipe, cloning=options))
     with timed_chunks() as passes:
-        cloning.clone(run, [demos], progress=False)
+        cloning.clone(run, [demos])
     table = Table("cloning", "s an epoch", "steps/s", "waiting for chunks")
     each = len(passes) // EPOCHS  # learning and validation
     for name, some in (("first epoch", passes[:each]), ("later", passes[each:])):
