@@ -112,7 +112,7 @@ def scan_ltc(
     """Return the states (T, B, N) of LTC neurons and the final state (B, N), as `scan`."""
     membrane = prepared(cell, None, cell.membrane)
     if ltc.fits(membrane, v) and not kernels.have_tangents(x, v, *membrane.tensors):
-        states = ltc.run(membrane, x, v, timespans, resets, frozen=is_frozen(cell))
+        states = ltc.run(membrane, x, v, timespans, resets, cell)
         return states, states[-1].clone()
     base = membrane.base(x)
     states = []

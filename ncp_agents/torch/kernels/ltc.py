@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ncp_agents.torch import kernels
+from ncp_agents.torch.frozen import is_frozen, prepared
 from ncp_agents.torch.kernels import ltc_cpu
 from ncp_agents.torch.kernels.library import available
-from ncp_agents.torch.ltc_cell import Membrane
+from ncp_agents.torch.ltc_cell import LTCCell, Membrane
 
 
 def fits(membrane: Membrane, v: Tensor) -> bool:
@@ -35,7 +36,7 @@ def run(
     v: Tensor,
     timespans: float | Tensor,
     resets: Tensor | None,
-    frozen: bool,
+    cell: LTCCell,
 ) -> Tensor:
     """Return v after every step, (T, B, N).
 
@@ -45,19 +46,22 @@ def run(
         v: (B, N).
         timespans: a float, or (T, B).
         resets: (T, B) bool, or None.
-        frozen: whether this is a single step of a rollout, which an operator would slow down.
+        cell: of the membrane. A single step of frozen weights is called without an operator, which
+            would slow it down.
     """
     if v.device.type == "cuda":
         from ncp_agents.torch.kernels import ltc_triton
 
         return ltc_triton.run(membrane, x, v, timespans, resets)
-    parameters = ltc_cpu.parameters(membrane)
+    parameters, indices = prepared(
+        cell, "cpu", lambda: (ltc_cpu.parameters(membrane), ltc_cpu.indices(membrane))
+    )
     varying, constant = (timespans, 0.0) if isinstance(timespans, Tensor) else (None, timespans)
     inputs = [x, v, *parameters] + ([] if varying is None else [varying])
     keep = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
-    operator = ltc_cpu.forward if frozen else ltc_cpu.ltc
+    operator = ltc_cpu.forward if is_frozen(cell) else ltc_cpu.ltc
     states, *_ = operator(
-        *(x, v, varying, resets, *parameters, ltc_cpu.indices(membrane)),
+        *(x, v, varying, resets, *parameters, indices),
         *(constant, membrane.unfolds, membrane.epsilon, keep),
     )
     return states
