@@ -37,7 +37,7 @@ def take_over_the_cpu() -> torch.library.Library:
         library.impl(name, function, "CPU", allow_override=True)
     cfc.DEVICES["cpu"] = cfc_triton.fits
     ltc.fits = lambda membrane, v: kernels.are_on() and ltc_triton.fits(v)
-    ltc.run = lambda *args, frozen: ltc_triton.run(*args)
+    ltc.run = lambda *args: ltc_triton.run(*args[:-1])
     return library
 
 

@@ -111,7 +111,7 @@ def test_a_stop_while_recording_keeps_whole_episodes(cloned, teacher, tmp_path):
     def should_stop() -> bool:
         return (path / "episode_000000.npz").exists()
 
-    options = {"rounds": 1, "progress": False}
+    options = {"rounds": 1}
     dagger(run, [Demonstrations(PONG)], teacher, **options, should_stop=should_stop)
     assert len(Demonstrations(path).entries) >= 1
     assert not (run.path / "dagger" / "round-1" / "checkpoint.safetensors").exists()

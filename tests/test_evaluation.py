@@ -268,7 +268,7 @@ def test_few_episodes_do_not_replace_many_of_the_same_weights(pong, tmp_path, ca
         ({"output": "file/scores.json"}, "--output"),
         ({"video": "file/episode.mp4"}, "--video"),
         ({"page": "file/page.html"}, "--page"),
-        ({"output": "file"}, "not a scores file"),
+        ({"output": "file"}, "file is not JSON"),
         ({"video": "episode.avi"}, ".avi"),
         ({"page": "page.txt"}, ".txt"),
         ({"video": "episode.mp4", "video_episodes": 0}, "video_episodes"),

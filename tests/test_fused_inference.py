@@ -133,7 +133,7 @@ def test_only_what_is_frozen_and_needs_no_gradient_is_taken():
             assert fused_inference(ours, frames, one_sequence) is None
 
 
-def test_threads_do_not_see_each_others_screens():
+def test_threads_encode_their_own_frames():
     ours = policy()
     seen = [seen_by(ours) for _ in range(4)]
 

@@ -68,6 +68,7 @@ def test_a_recipe_of_version_0_1_0_loads():
         ("[ppo]\ngamma = 1.5", ("ppo.gamma", "1.5")),
         ("[ppo]\nlearning_rate = nan", ("ppo.learning_rate", "nan")),
         ("name = '../up'", ("name", "'../up'")),
+        ('name = "nul\\u0000"', ("name",)),
         ("steps = ", ("TOML",)),
     ],
 )
@@ -86,3 +87,12 @@ def test_files_of_another_kind_are_refused(tmp_path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"binary\.toml"):
         read_recipe(tmp_path / "binary.toml")
+
+
+def test_an_empty_file_is_no_recipe_and_a_byte_order_mark_is_no_part_of_one(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("")
+    with pytest.raises(UserError, match="is empty"):
+        read_recipe(path)
+    path.write_text('name = "mine"', encoding="utf-8-sig")
+    assert read_recipe(path).name == "mine"

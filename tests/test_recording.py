@@ -129,6 +129,7 @@ sys.exit(main(["record", "pong-cfc", "--num-envs", "1", "--output", "{tmp_path}/
     [
         (["pong-cfc", "--epsilon", "2"], "epsilon"),
         (["pong-cfc", "--temperature", "0"], "temperature"),
+        (["pong-cfc", "--temperature", "1e-39"], "temperature"),
         (["pong-cfc", "--episodes", "0"], "episodes"),
         (["pong-cfk"], "'pong-cfc'"),
         (["pong-cfc", "--resume"], "no demos"),
@@ -157,7 +158,7 @@ def test_an_episode_cut_as_a_life_is_lost_is_recorded_as_truncated():
             return np.ones(len(observation), np.int64), None
 
     with closing(AtariVecEnv("breakout", 1, "v4", seed=4)) as env:
-        first_loss = next(n for n, step in enumerate(rollout(Fire(), env), 1) if step.dones[0])
+        first_loss = next(n for n, step in enumerate(rollout(Fire(), env)) if n and step.resets[0])
     rules = protocol("v4", max_frames=4 * first_loss)
     with closing(AtariVecEnv("breakout", 1, rules, seed=4)) as env:
         (episode,) = episodes_of(rollout(Fire(), env), [1])

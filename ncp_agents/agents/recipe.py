@@ -169,8 +169,9 @@ class Recipe(Validated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name or self.name.startswith(".") or set(self.name) & set('/\\:*?"<>|\n'):
-            raise ValueError(f"name is {self.name!r}, expected the name of a folder")
+        name = self.name
+        if not name.isprintable() or name[:1] in ("", ".") or set(name) & set('/\\:*?"<>|'):
+            raise ValueError(f"name is {name!r}, expected the name of a folder")
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -196,7 +197,9 @@ def read_recipe(path: Path) -> Recipe:
         UserError: as `from_toml`, or no such file, or one that is not text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.strip():
+            raise UserError(f"{path} is empty, expected a recipe")
     except FileNotFoundError:
         raise UserError(f"no recipe {path}; list the known ones: ncp-agents policies") from None
     except (UnicodeDecodeError, IsADirectoryError):

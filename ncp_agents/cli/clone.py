@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     best = "" if done.best_return is None else f", mean return {done.best_return:.1f}"
     print(
         f"{done.epoch} epochs in {done.seconds / 60:.1f} minutes; policy {run.policy}{best}, "
-        f"curve {run.curve}\nevaluate it: ncp-agents evaluate {run.policy}"
+        f"curve {run.curve}\nevaluate it: ncp-agents evaluate {shlex.quote(str(run.policy))}"
     )
     if options.save is not None:
         run.copy_policy(options.save)

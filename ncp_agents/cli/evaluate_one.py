@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
@@ -105,13 +106,12 @@ def evaluate_with_bar(policy: SavedPolicy, episodes: int, *args: Any, **kwargs: 
     """`evaluate`, with a progress bar that shows the mean so far."""
     # Without the delay a bar would precede the error of a refused option.
     with tqdm(total=episodes, unit=" episodes", desc=policy.name, delay=0.5, disable=None) as bar:
-        total = 0.0
+        scores: list[float] = []
 
         def on_episode(episode: EpisodeStats) -> None:
-            nonlocal total
-            total += episode.score
+            scores.append(episode.score)
             bar.update()
-            bar.set_postfix_str(f"mean {total / bar.n:.1f}")
+            bar.set_postfix_str(f"mean {fmean(scores):.1f}")
 
         return evaluate(policy, episodes, *args, **kwargs, on_episode=on_episode)
 

@@ -52,7 +52,7 @@ def policies_table() -> Group:
         try:
             recipe, scores = read_recipe(folder / RECIPE), _unperturbed(folder)
             about.add_row(name, *_cells(recipe, folder, scores.get("v4")))
-        except UserError as error:
+        except (UserError, OSError) as error:
             broken.append(Text(f"{folder}: {error}"))
             continue
         rows += [(name, each) for each in scores.values()]

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         return code
     print(
         f"{done.steps:,} steps in {done.seconds / 60:.1f} minutes; policy {run.policy}, "
-        f"curve {run.curve}\nevaluate it: ncp-agents evaluate {run.policy}"
+        f"curve {run.curve}\nevaluate it: ncp-agents evaluate {shlex.quote(str(run.policy))}"
     )
     if options.save is not None:
         run.copy_policy(options.save)

@@ -189,7 +189,7 @@ def read_scores(path: Path) -> dict[str, Scores]:
     """
     if not path.exists():
         raise UserError(f"there is no {path}; evaluate: ncp-agents evaluate {path.parent}")
-    entries = parse_json(dict[str, Scores], path.read_bytes(), f"{path} is not a scores file")
+    entries = parse_json(dict[str, Scores], path.read_bytes(), path)
     return {scores.key: scores for scores in entries.values()}
 
 

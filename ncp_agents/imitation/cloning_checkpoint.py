@@ -58,7 +58,9 @@ def load_checkpoint(
         UserError: a checkpoint that is damaged, of another network or of other episodes.
     """
     tensors, metadata = load_tensors(path)
-    state = parse_json(_Metadata, metadata.get("cloning", ""), path)
+    if "cloning" not in metadata:
+        raise UserError(f"{path} is not a checkpoint of a cloning")
+    state = parse_json(_Metadata, metadata["cloning"], path)
     if state.episodes != episodes:
         raise UserError(f"{path} is of other demos; name those, or another --run")
     restore_learning(network, optimizer, tensors, path)

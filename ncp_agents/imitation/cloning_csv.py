@@ -49,4 +49,6 @@ def read_epochs(path: Path) -> list[Epoch]:
 
 def _epoch(row: dict[str, str]) -> Epoch:
     values = {name: float(value) if value else None for name, value in row.items()}
+    if None in [value for name, value in values.items() if name != "eval_return"]:
+        raise ValueError(f"epoch {row['epoch']} is incomplete")
     return Epoch(**values | {"epoch": int(row["epoch"])})  # pyright: ignore[reportArgumentType]

@@ -202,14 +202,16 @@ def record_policy(
 
     Raises:
         UserError: as `record`, and before any episode: an epsilon that is no probability, a
-            temperature of 0 or less, demos that are there already without `resume`, or of other
-            settings with it.
+            temperature below 0.001 or above 1000, demos that are there already without `resume`,
+            or of other settings with it.
     """
     check_episodes(episodes, num_envs, seed)
     if not 0.0 <= epsilon <= 1.0:
         raise UserError(f"epsilon is {epsilon}, expected a probability from 0.0 to 1.0")
-    if not temperature > 0.0:
-        raise UserError(f"temperature is {temperature}, expected > 0; --deterministic is its limit")
+    if not 1e-3 <= temperature <= 1e3:
+        raise UserError(
+            f"temperature is {temperature}, expected 0.001 to 1000; --deterministic is its limit"
+        )
     sampling = {"deterministic": deterministic, "epsilon": epsilon}
     wanted = provenance(policy, protocol, **sampling, temperature=temperature, seed=seed)
     demos = open_or_create(output, wanted, resume)

@@ -14,10 +14,10 @@ def use_threads(count: int) -> None:
     """Limit torch to `count` threads; 0 leaves its own choice, one a core.
 
     Raises:
-        UserError: a negative count.
+        UserError: a count below 0 or above 1024.
     """
-    if count < 0:
-        raise UserError(f"threads is {count}, expected >= 0; 0 takes one a core")
+    if not 0 <= count <= 1024:
+        raise UserError(f"threads is {count}, expected 0 <= threads <= 1024; 0 takes one a core")
     if count:
         torch.set_num_threads(count)
 

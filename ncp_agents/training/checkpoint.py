@@ -76,7 +76,9 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, window: int) -> TrainingPr
         UserError: a checkpoint that is damaged, of another kind or of another network.
     """
     tensors, metadata = load_tensors(path)
-    state = parse_json(_Metadata, metadata.get("training", ""), path)
+    if "training" not in metadata:
+        raise UserError(f"{path} is not a checkpoint of a training")
+    state = parse_json(_Metadata, metadata["training"], path)
     restore_learning(model.policy, model.policy.optimizer, tensors, path)
     algorithm, words, position, has_gauss, gauss = state.numpy_random
     try:
@@ -84,7 +86,7 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, window: int) -> TrainingPr
         keys = np.array(words, np.uint32)
         np.random.set_state((algorithm, keys, position, has_gauss, gauss))
         torch.set_rng_state(tensors[TORCH_RANDOM])
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} is damaged: its random states ({error})") from None
     model.num_timesteps = state.progress.steps
     model.ep_info_buffer = deque(state.recent_episodes, maxlen=window)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +94,10 @@ def read_progress(path: Path) -> list[Mapping[str, float]]:
                 raise ValueError(f"it has no column {', '.join(sorted(missing))}")
             for cells in table:
                 if None not in cells.values():
-                    rows.append({k: float(v) for k, v in cells.items() if v and k in COLUMNS})
+                    row = {k: float(v) for k, v in cells.items() if v and k in COLUMNS}
+                    if not all(map(math.isfinite, row.values())):
+                        raise ValueError(f"row {len(rows) + 1} is not finite")
+                    rows.append(row)
     except (ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     return [row for row in rows if {"steps", "seconds"} <= row.keys()]
