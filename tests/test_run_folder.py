@@ -1,5 +1,6 @@
 """Run folders: checkpoints whole and damaged, and one training at a time."""
 
+import json
 import random
 from contextlib import closing
 
@@ -82,8 +83,21 @@ def with_a_negative_count(finished, path):
     save_tensors(path, tensors, {"training": changed})
 
 
+def with_an_episode_of_other_fields(finished, path):
+    tensors, metadata = load_tensors(finished.checkpoint)
+    changed = json.loads(metadata["training"]) | {"recent_episodes": [{"x": 1.0}]}
+    save_tensors(path, tensors, {"training": json.dumps(changed)})
+
+
 @pytest.mark.parametrize(
-    "damage", [truncated, of_another_kind, of_another_network, with_a_negative_count]
+    "damage",
+    [
+        truncated,
+        of_another_kind,
+        of_another_network,
+        with_a_negative_count,
+        with_an_episode_of_other_fields,
+    ],
 )
 def test_a_damaged_checkpoint_is_named(finished, tmp_path, damage):
     run = RunFolder.create(tmp_path / "run", SMALL_RECIPE)

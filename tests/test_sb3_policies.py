@@ -167,7 +167,7 @@ def test_state_is_handed_across_rollouts(algorithm, mixed_memory):
     starts = whole["episode_starts"]
     inside = starts[[i for i in range(len(starts)) if i % STEPS]]
     assert inside.any()  # episodes start within rollouts,
-    assert (starts[STEPS] == 0).any()  # and go on across their ends
+    assert (starts[STEPS] == 0).any()  # and continue across their ends
     zeros = torch.zeros(1, 1, learner.policy.circuit.state_size)
     for env in range(3):
         cuts = [*starts[:, env].nonzero().flatten().tolist(), len(starts)]

@@ -206,6 +206,7 @@ def changed(**fields):
         ('{"v4": {"game": "pong"}}', "v4.protocol"),
         (changed(returns=[1, "2"]), "v4.returns.1"),
         (changed(returns=[1.0]), "lengths"),
+        (changed(returns=[], lengths=[]), "v4 has no episodes"),
         (changed(returns=[10**400] * 4), "v4.returns.0"),
         (changed(returns=[math.nan] * 4), "v4.returns.0"),
         (changed(actions={"UP": 0.5}), "v4.actions.UP"),

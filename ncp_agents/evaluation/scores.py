@@ -190,6 +190,9 @@ def read_scores(path: Path) -> dict[str, Scores]:
     if not path.exists():
         raise UserError(f"there is no {path}; evaluate: ncp-agents evaluate {path.parent}")
     entries = parse_json(dict[str, Scores], path.read_bytes(), path)
+    for key, scores in entries.items():
+        if not scores.returns:
+            raise UserError(f"{path}: {key} has no episodes, expected at least one")
     return {scores.key: scores for scores in entries.values()}
 
 

@@ -167,7 +167,7 @@ def weights_of(layer: Any) -> dict[str, np.ndarray]:
             from mlx.utils import tree_flatten
 
             return {name: np.array(value) for name, value in tree_flatten(layer.parameters())}
-        # Copies: JAX would go on using torch's own memory.
+        # Copies: JAX would share torch's memory.
         return {name: value.numpy(force=True).copy() for name, value in layer.state_dict().items()}
     except (TypeError, RuntimeError) as error:  # NumPy has no bfloat16
         raise UserError(f"{error}; convert a copy of the layer in float32") from None

@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from ncp_agents.errors import UserError
 from ncp_agents.schema import Finite, Validated, parse_json
 
 Total = Annotated[int, Field(ge=0)]
+EpisodeInfo = Annotated[dict[Literal["r", "l", "t"], float], Field(min_length=3)]
+"""Return, length and time of an episode, as stable-baselines3's `Monitor` reports them."""
 
 TORCH_RANDOM = "random.torch"
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
@@ -46,7 +48,7 @@ class _Metadata(Validated):
     """What a checkpoint of training holds beside its tensors."""
 
     progress: TrainingProgress
-    recent_episodes: list[dict[str, float]]  # of the running means, as in `ep_info_buffer`
+    recent_episodes: list[EpisodeInfo]  # of the running means, as in `ep_info_buffer`
     python_random: tuple[int, tuple[int, ...], float | None]  # random.getstate()
     numpy_random: tuple[str, list[int], int, int, float]  # np.random.get_state()
 
